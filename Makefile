@@ -1,0 +1,41 @@
+# Each target sets up what it needs by itself, so that a fresh clone needs nothing but
+# Python >= 3.11, a C compiler and make. Two targets may run beside each other.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+LINTED := gateway collectors dashboards tests benchmarks setup.py
+
+.PHONY: help build packages demo test lint bench fuzz clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+build: ## create .venv and compile the kernel
+	@tools/setup.sh
+
+packages: ## install the Debian packages that tests use, if allowed
+	@tools/packages.sh prometheus prometheus-alertmanager
+
+demo: build ## run the gateway, an emulated fleet and the whole story
+	$(PYTHON) -m gateway demo
+
+test: build packages ## run all tests
+	$(PYTHON) -m pytest
+
+lint: build ## check style and types
+	$(PYTHON) -m ruff check $(LINTED)
+	$(PYTHON) -m ruff format --check $(LINTED)
+	$(PYTHON) -m mypy
+
+bench: build ## print the benchmarks
+	$(PYTHON) -m benchmarks
+
+fuzz: build ## run the long fuzz tests; WEIR_SEED=n repeats a run
+	WEIR_FUZZ=1 $(PYTHON) -m pytest tests/fuzz
+
+clean: ## remove everything the other targets made
+	rm -rf .venv .venv.lock build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find gateway -name '*.so' -delete -o -name kernel.c -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

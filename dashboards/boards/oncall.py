@@ -1,0 +1,231 @@
+"""For who is on call: what fires, how bad it is, and whose it is."""
+
+from typing import Final
+
+from dashboards.boards.common import (
+    BURN_STEPS,
+    CLUSTER,
+    MODEL,
+    MODELS,
+    REGION,
+    SILENT_S,
+    SITE,
+    SLO,
+    SLOS,
+    latency,
+    quantile,
+    rate,
+)
+from dashboards.panels import Board, Panel, Row, Step, Target
+
+ON_CALL: Final = Board(
+    uid="weir-oncall",
+    title="Weir: on call",
+    description="What fires, how bad it is, whether it is the models, the devices or the gateway.",
+    time_from="now-6h",
+    refresh="30s",
+    variables=[CLUSTER, REGION, MODELS, SLOS],
+    rows=[
+        Row(
+            title="Now",
+            panels=[
+                Panel(
+                    kind="table",
+                    title="Firing alerts",
+                    description="Firing alerts with owner; alerts/runbooks has a page for each.",
+                    targets=[
+                        Target(
+                            expression="count by (alertname, severity, owner, slo, model, "
+                            "destination) (ALERTS{"
+                            f'{SITE}, alertname=~"Weir.+", alertstate="firing", '
+                            'severity=~"page|ticket"})'
+                        )
+                    ],
+                    columns={
+                        "alertname": ("Alert", "none"),
+                        "severity": ("Severity", "none"),
+                        "owner": ("Owner", "none"),
+                        "slo": ("SLO", "none"),
+                        "model": ("Model", "none"),
+                        "destination": ("Destination", "none"),
+                    },
+                    width=16,
+                ),
+                Panel(
+                    kind="stat",
+                    title="Gateways up",
+                    description="Gateways that answer Prometheus; below the known number one is "
+                    "down.",
+                    unit="short",
+                    targets=[Target(expression=f'sum(up{{job="weir", {SITE}}})')],
+                    steps=(Step(value=None, colour="red"), Step(value=1, colour="green")),
+                    width=4,
+                ),
+                Panel(
+                    kind="stat",
+                    title="Pending",
+                    description="Items that a destination has not taken yet; they lie on disk.",
+                    unit="short",
+                    targets=[
+                        Target(
+                            expression=f"sum by (destination) (weir_pending_items{{{SITE}}})",
+                            legend="{{destination}}",
+                        )
+                    ],
+                    width=4,
+                ),
+            ],
+        ),
+        Row(
+            title="Objectives",
+            panels=[
+                Panel(
+                    kind="timeseries",
+                    title="Burn rate",
+                    description="How fast each objective's budget is spent: 1 uses it up exactly "
+                    "at the end of its period. The lines are where it pages.",
+                    unit="short",
+                    targets=[
+                        Target(
+                            expression="max by (model, slo, window) (weir_slo_burn_rate"
+                            f'{{{SLO}, window=~"5m|1h|6h"}})',
+                            legend="{{model}} {{slo}} {{window}}",
+                        )
+                    ],
+                    steps=BURN_STEPS,
+                    width=12,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Events behind the burn",
+                    description="Good and bad events of the last hour. A high burn of few events "
+                    "says little.",
+                    unit="short",
+                    targets=[
+                        Target(
+                            expression="sum by (model, slo, outcome) (weir_slo_window_events"
+                            f'{{{SLO}, window="1h"}})',
+                            legend="{{model}} {{slo}} {{outcome}}",
+                        )
+                    ],
+                    width=12,
+                ),
+                latency("Inference latency"),
+                Panel(
+                    kind="heatmap",
+                    title="Latency distribution",
+                    description="Inferences per second by duration; two bands are two causes.",
+                    unit="cps",
+                    targets=[
+                        Target(
+                            expression=rate("weir_inference_duration_seconds_bucket", "le", MODEL),
+                            legend="{{le}}",
+                            exemplars=True,
+                        )
+                    ],
+                    width=12,
+                ),
+            ],
+        ),
+        Row(
+            title="Models and devices",
+            panels=[
+                Panel(
+                    kind="timeseries",
+                    title="Drift evidence",
+                    description="Evidence in nats that a signal no longer follows its baseline; "
+                    "above about 12.5 it is one false alarm in 30 days.",
+                    unit="short",
+                    targets=[
+                        Target(
+                            expression="max by (model, version, signal) ("
+                            f"weir_drift_alarm_log_evidence{{{MODEL}}})",
+                            legend="{{model}} {{version}} {{signal}}",
+                        )
+                    ],
+                    steps=(Step(value=None, colour="green"), Step(value=12.5, colour="red")),
+                    width=12,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Oldest devices",
+                    description="Age of the newest event of the ten devices heard last; from five "
+                    "minutes on a device is silent.",
+                    unit="s",
+                    targets=[
+                        Target(
+                            expression=f"topk(10, weir_device_freshness_seconds{{{SITE}}})",
+                            legend="{{device}}",
+                        )
+                    ],
+                    steps=(Step(value=None, colour="green"), Step(value=SILENT_S, colour="red")),
+                    width=12,
+                ),
+            ],
+        ),
+        Row(
+            title="Gateway",
+            panels=[
+                Panel(
+                    kind="timeseries",
+                    title="Received and refused",
+                    description="Items per second that were acknowledged, and that were refused "
+                    "with a reason.",
+                    unit="cps",
+                    targets=[
+                        Target(
+                            expression=rate("weir_received_items_total", "transport"),
+                            legend="received {{transport}}",
+                        ),
+                        Target(
+                            expression=rate("weir_refused_items_total", "reason"),
+                            legend="refused {{reason}}",
+                        ),
+                    ],
+                    width=12,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Forwarded",
+                    description="Items per second that each destination took.",
+                    unit="cps",
+                    targets=[
+                        Target(
+                            expression=rate("weir_forwarded_items_total", "destination"),
+                            legend="{{destination}}",
+                        )
+                    ],
+                    width=6,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Oldest waiting",
+                    description="Age of the oldest frame that each destination has not taken.",
+                    unit="s",
+                    targets=[
+                        Target(
+                            expression="max by (destination) "
+                            f"(weir_outbox_oldest_seconds{{{SITE}}})",
+                            legend="{{destination}}",
+                        )
+                    ],
+                    width=6,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Acknowledgement time",
+                    description="From the arrival of a request to its durable acknowledgement.",
+                    unit="s",
+                    targets=[
+                        Target(
+                            expression=quantile(q, "weir_ack_seconds", SITE),
+                            legend=f"p{q * 100:g}",
+                        )
+                        for q in (0.5, 0.99)
+                    ],
+                    width=6,
+                ),
+            ],
+        ),
+    ],
+)

@@ -1,0 +1,5 @@
+"""Weir: the telemetry gateway of one edge-AI site."""
+
+from importlib.metadata import version
+
+__version__ = version("weir")

@@ -1,0 +1,24 @@
+"""The few protobuf bytes that anonymize writes itself: resources and scopes, once per distinct one.
+
+Complexity: per distinct resource of a batch, never per span.
+"""
+
+
+def varint(value: int) -> bytes:
+    """Encode a length."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def field(tag: int, content: bytes) -> bytes:
+    """Encode a length-delimited field with a one-byte tag."""
+    return bytes((tag,)) + varint(len(content)) + content
+
+
+def key_value(key: bytes, text: bytes) -> bytes:
+    """Encode a KeyValue message whose value is a string."""
+    return field(0x0A, key) + field(0x12, field(0x0A, text))

@@ -1,0 +1,171 @@
+"""`/metrics`: Prometheus text or OpenMetrics, rendered from snapshots.
+
+Law: only metrics and labels of the catalogue are written, and every one of it is: a series whose
+label values are all known stands at 0 before its first event. Bucket edges are written as floats.
+Exemplars go out in OpenMetrics only.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from typing import Any, Final
+
+from prometheus_client import exposition
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as ClientExemplar
+from prometheus_client.samples import Timestamp
+
+from gateway.api.sources import Check, Histogram, MeasureSnapshot, Sample, Sources
+from gateway.vitals import VITALS, Vital, VitalType
+
+DEVICES_MAX: Final = 1_000  # the stalest ones; the API lists all
+
+
+class UnknownVitalError(LookupError):
+    """A sample's name or labels are not in the catalogue: a mistake in the program."""
+
+
+def _label_values(vital: Vital, sample: Sample) -> tuple[str, ...]:
+    if set(sample.labels) != set(vital.labels):
+        raise UnknownVitalError(f"{sample.name} has the labels {vital.labels}")
+    return tuple(sample.labels[name] for name in vital.labels)
+
+
+_Bucket = tuple[str, float] | tuple[str, float, ClientExemplar]
+
+
+def _buckets(histogram: Histogram) -> list[_Bucket]:
+    """Make cumulative buckets."""
+    assert len(histogram.counts) == len(histogram.edges) + 1
+    exemplars: Sequence[Any] = histogram.exemplars or [None] * len(histogram.counts)
+    total = 0
+    out: list[_Bucket] = []
+    for edge, count, found in zip(
+        (*histogram.edges, math.inf), histogram.counts, exemplars, strict=True
+    ):
+        total += count
+        name = "+Inf" if math.isinf(edge) else repr(float(edge))
+        if found is None:
+            out.append((name, float(total)))
+            continue
+        seconds, rest = divmod(found.time_s, 1.0)
+        time = Timestamp(seconds, int(rest * 1e9))
+        labels = {"trace_id": found.trace_id}
+        out.append((name, float(total), ClientExemplar(labels, found.value, time)))
+    return out
+
+
+def _family(vital: Vital, samples: Sequence[Sample]) -> Metric:
+    """Make one metric family with its zeros."""
+    names = list(vital.labels)
+    values = {_label_values(vital, sample): sample.value for sample in samples}
+    if vital.type is VitalType.HISTOGRAM:
+        histograms = HistogramMetricFamily(vital.name, vital.help, labels=names)
+        for labels, value in values.items():
+            assert isinstance(value, Histogram)
+            histograms.add_metric(labels, _buckets(value), value.sum)
+        return histograms
+    if vital.type is VitalType.INFO:
+        info = InfoMetricFamily(vital.name.removesuffix("_info"), vital.help)
+        for labels in values:
+            info.add_metric([], dict(zip(names, labels, strict=True)))
+        return info
+    if set(vital.known) == set(vital.labels):
+        for labels in product(*(vital.known[name] for name in names)):
+            values.setdefault(labels, 0.0)
+    kind = CounterMetricFamily if vital.type is VitalType.COUNTER else GaugeMetricFamily
+    family = kind(vital.name, vital.help, labels=names)
+    for labels, value in values.items():
+        assert not isinstance(value, Histogram)
+        family.add_metric(labels, float(value))
+    return family
+
+
+def measured(snapshot: MeasureSnapshot) -> Iterator[Sample]:
+    """Read the metrics that come from the measurements."""
+    for series in snapshot.series:
+        labels = {"model": series.model, "version": series.version}
+        for outcome, count in (("success", series.succeeded), ("failure", series.failed)):
+            yield Sample(
+                name="weir_inference_total", labels={**labels, "outcome": outcome}, value=count
+            )
+        yield Sample(name="weir_inference_duration_seconds", labels=labels, value=series.duration_s)
+    for slo in snapshot.slos:
+        labels = {"model": slo.model, "slo": slo.slo}
+        yield Sample(
+            name="weir_slo_budget_remaining_ratio",
+            labels=labels,
+            value=slo.budget_remaining_ratio,
+        )
+        for window in slo.windows:
+            place = {**labels, "window": window.window}
+            if window.burn_rate is not None:
+                yield Sample(name="weir_slo_burn_rate", labels=place, value=window.burn_rate)
+            for outcome, count in (("good", window.good), ("bad", window.bad)):
+                yield Sample(
+                    name="weir_slo_window_events",
+                    labels={**place, "outcome": outcome},
+                    value=count,
+                )
+    for drift in snapshot.drift:
+        labels = {"model": drift.model, "version": drift.version, "signal": drift.signal}
+        if drift.psi is not None:
+            yield Sample(name="weir_drift_psi", labels=labels, value=drift.psi)
+        if drift.log_evidence is not None:
+            yield Sample(
+                name="weir_drift_alarm_log_evidence", labels=labels, value=drift.log_evidence
+            )
+    stalest = sorted(snapshot.devices, key=lambda device: -device.freshness_s)[:DEVICES_MAX]
+    for device in stalest:
+        yield Sample(
+            name="weir_device_freshness_seconds",
+            labels={"device": device.device},
+            value=device.freshness_s,
+        )
+
+
+def readiness(checks: Iterable[Check]) -> Iterator[Sample]:
+    """Read the readiness checks as metrics."""
+    for check in checks:
+        yield Sample(name="weir_ready", labels={"check": check.check}, value=float(check.ok))
+
+
+class _Snapshot(Collector):
+    """Samples that were read once, in the form that the exposition functions walk over."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        by_name: dict[str, list[Sample]] = {name: [] for name in VITALS}
+        for sample in samples:
+            if sample.name not in by_name:
+                raise UnknownVitalError(f"{sample.name} is not in the catalogue")
+            by_name[sample.name].append(sample)
+        self._families = [_family(VITALS[name], found) for name, found in by_name.items()]
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def render(samples: Iterable[Sample], accept: str) -> tuple[bytes, str]:
+    """Write all metrics in the format that a scraper asked for; returns body and content type.
+
+    Raises: UnknownVitalError.
+    """
+    encode: Callable[[Any], bytes]
+    encode, content_type = exposition.choose_encoder(accept)
+    return encode(_Snapshot(samples)), content_type
+
+
+def read(sources: Sources) -> list[Sample]:
+    """Read every metric of the gateway at this moment."""
+    return [
+        *sources.samples(),
+        *measured(sources.measure()),
+        *readiness(sources.readiness()),
+    ]

@@ -1,0 +1,324 @@
+"use strict";
+/* Polls the JSON of this gateway and draws it. Text enters the page as text only. */
+
+const POLL_MS = 5000;
+const LIST_MAX = 50;
+const SPANS_MAX = 200;
+const byId = (id) => document.getElementById(id);
+let token = sessionStorage.getItem("weir-token") || "";
+
+function make(name, attributes, ...children) {
+  const svg = ["svg", "rect", "polyline", "title"].includes(name);
+  const node = svg
+    ? document.createElementNS("http://www.w3.org/2000/svg", name)
+    : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (key === "onclick") node.addEventListener("click", value);
+    else if (value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+const count = (n) => Number(n).toLocaleString();
+const percent = (x, digits) => (x === null ? "–" : (100 * x).toFixed(digits) + " %");
+const short = (x) => (x === null || x === undefined ? "–" : Number(x).toPrecision(3));
+
+function seconds(s) {
+  if (s === null || s === undefined) return "–";
+  if (s < 1e-3) return (s * 1e6).toFixed(0) + " µs";
+  if (s < 1) return (s * 1e3).toFixed(s < 0.1 ? 1 : 0) + " ms";
+  if (s < 120) return s.toFixed(s < 10 ? 1 : 0) + " s";
+  if (s < 7200) return (s / 60).toFixed(0) + " min";
+  if (s < 172800) return (s / 3600).toFixed(0) + " h";
+  return (s / 86400).toFixed(0) + " d";
+}
+
+function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let n = bytes;
+  let i = 0;
+  while (n >= 1024 && i < units.length - 1) { n /= 1024; i += 1; }
+  return (i ? n.toFixed(1) : n) + " " + units[i];
+}
+
+const time = (ns) => new Date(ns / 1e6).toLocaleString();
+
+async function request(path, options) {
+  const headers = { Accept: "application/json" };
+  if (token) headers.Authorization = "Bearer " + token;
+  const answer = await fetch(path, { headers, ...options });
+  if (answer.status === 401) {
+    byId("login").hidden = false;
+    byId("login-message").textContent = token ? "This token is not accepted." : "";
+  }
+  if (!answer.ok && answer.status !== 503) {
+    const body = await answer.json().catch(() => ({}));
+    throw new Error(body.detail || "status " + answer.status);
+  }
+  return answer.status === 204 ? null : answer.json();
+}
+
+function table(heads, rows) {
+  const row = (cells, tag) =>
+    make("tr", {}, ...cells.map((cell, i) =>
+      make(tag, { class: heads[i].endsWith("#") ? "number" : null }, cell)));
+  return make("table", {},
+    make("thead", {}, row(heads.map((head) => head.replace("#", "")), "th")),
+    make("tbody", {}, ...rows.map((cells) => row(cells, "td"))));
+}
+
+function fill(id, nodes, empty) {
+  byId(id).replaceChildren(...(nodes.length ? nodes : [make("p", { class: "quiet" }, empty)]));
+}
+
+const PARTS = ["forwarded", "sampled_out", "dropped", "quarantined", "pending"];
+
+function drawAccounting(rows) {
+  fill("accounting", rows.map((row) => {
+    const total = Math.max(1, row.received);
+    const bar = make("div", { class: "flow" });
+    for (const part of PARTS) {
+      const piece = make("span", { class: "part-" + part, title: part + " " + count(row[part]) });
+      piece.style.width = (100 * row[part]) / total + "%";
+      bar.append(piece);
+    }
+    const keys = PARTS.map((part) => make("span", { class: "quiet" },
+      make("span", { class: "key part-" + part }),
+      part.replace("_", " ") + " " + count(row[part])));
+    return make("div", { class: "item" },
+      make("p", { class: "row" },
+        make("strong", {}, row.signal + " → " + row.destination),
+        make("span", {}, count(row.received) + " received"),
+        make("span", { class: row.balanced ? "good" : "bad" },
+          row.balanced ? "all accounted for" : "does not add up")),
+      bar, make("p", { class: "row" }, ...keys));
+  }), "Nothing received yet.");
+}
+
+function drawModels(page) {
+  fill("models", page.items.length ? [table(
+    ["model", "version", "events#", "success#", "p50#", "p95#", "p99#", "cold#"],
+    page.items.map((m) => [m.model, m.version, count(m.succeeded + m.failed),
+      percent(m.success_ratio, 2), seconds(m.p50_s), seconds(m.p95_s), seconds(m.p99_s),
+      count(m.cold_starts)]))] : [], "No inference seen yet.");
+}
+
+function drawSlos(page) {
+  fill("slos", page.items.map((slo) => {
+    const left = slo.budget_remaining_ratio;
+    const rows = slo.windows.map((w) => {
+      const level = w.burn_rate >= 6 ? "bad" : w.burn_rate > 1 ? "warn" : "";
+      const bar = make("span", { class: level });
+      bar.style.width = Math.min(100, (100 * Math.log1p(w.burn_rate || 0)) / Math.log1p(20)) + "%";
+      return make("div", { class: "burn", title: count(w.bad) + " of " + count(w.good + w.bad) },
+        make("span", {}, w.window), make("div", { class: "bar" }, bar),
+        make("span", { class: level }, short(w.burn_rate) + " ×"));
+    });
+    return make("div", { class: "item" },
+      make("p", { class: "row" },
+        make("strong", {}, slo.model + " " + slo.slo),
+        make("span", { class: "quiet" }, percent(slo.objective, 2) + " over " +
+          seconds(slo.window_s) + (slo.threshold_s ? ", under " + seconds(slo.threshold_s) : "")),
+        make("span", { class: left < 0 ? "bad" : left < 0.25 ? "warn" : "good" },
+          percent(left, 1) + " of the budget left")),
+      ...rows);
+  }), "No objective is declared.");
+}
+
+function bars(state) {
+  const all = [...state.expected, ...state.current];
+  if (!all.length) return null;
+  const top = Math.max(...all, 1e-9);
+  const svg = make("svg", { viewBox: "0 0 100 32", role: "img",
+    "aria-label": "baseline and current shares" });
+  const width = 100 / state.expected.length;
+  state.expected.forEach((share, i) => {
+    const old = (30 * share) / top;
+    const now = (30 * (state.current[i] || 0)) / top;
+    const label = (state.bins[i] || "bin " + i) + ": " + percent(share, 1) + " → " +
+      percent(state.current[i] || 0, 1);
+    svg.append(
+      make("rect", { class: "expected", x: i * width, y: 31 - old, width: width * 0.9,
+        height: old }, make("title", {}, label)),
+      make("rect", { class: "current", x: i * width + width * 0.25, y: 31 - now,
+        width: width * 0.4, height: now }, make("title", {}, label)));
+  });
+  return svg;
+}
+
+function sparkline(values) {
+  if (values.length < 2) return null;
+  const top = Math.max(...values, 0.1);
+  const points = values.map((v, i) =>
+    ((100 * i) / (values.length - 1)).toFixed(1) + "," + (19 - (18 * v) / top).toFixed(1));
+  return make("svg", { viewBox: "0 0 100 20", role: "img", "aria-label": "recent PSI" },
+    make("polyline", { class: "history", points: points.join(" ") }));
+}
+
+function drawDrift(page) {
+  const order = [...page.items].sort((a, b) => (b.psi || 0) - (a.psi || 0));
+  fill("drift", order.slice(0, LIST_MAX).map((state) =>
+    make("div", { class: state.alarm ? "card alarm" : "card" },
+      make("h3", {}, state.signal),
+      make("p", { class: "quiet" }, state.model + " " + state.version),
+      make("p", { class: state.alarm ? "bad" : "" },
+        state.psi === null ? "baseline " + state.baseline : "PSI " + short(state.psi)),
+      bars(state), sparkline(state.history))), "No signal is watched.");
+}
+
+function drawAnomalies(page) {
+  fill("anomalies", page.items.slice(0, LIST_MAX).map((view) => {
+    const a = view.anomaly;
+    const firing = view.state === "firing";
+    const links = view.dives.map((id) => make("a", { href: "#dive-" + id }, "deep dive"));
+    return make("div", { class: "item" },
+      make("p", { class: "row" },
+        make("span", { class: firing ? "badge bad" : "badge" }, view.state),
+        make("strong", {}, a.model + " " + a.version), make("span", {}, a.subject),
+        make("span", { class: "quiet" }, a.severity + " · " + time(a.onset_ns))),
+      make("p", {}, a.summary),
+      make("p", { class: "row" }, ...links,
+        make("span", { class: "quiet" }, a.evidence.length + " traces as evidence"),
+        firing ? make("button", { onclick: () => act("/api/v1/anomalies/" +
+          encodeURIComponent(a.id) + "/ack", "POST") }, "Acknowledge") : null,
+        firing && !view.dives.length ? make("button", { onclick: () => dive(a.id) },
+          "Fetch traces") : null));
+  }), "Nothing is wrong.");
+}
+
+function drawDives(page) {
+  fill("dives", page.items.slice(0, LIST_MAX).map((d) =>
+    make("div", { class: "item", id: "dive-" + d.id },
+      make("p", { class: "row" },
+        make("span", { class: d.state === "complete" ? "badge good" : "badge" }, d.state),
+        make("strong", {}, d.traces_received + " of " + d.traces_wanted + " traces"),
+        make("span", { class: "quiet" }, size(d.bytes) + " · " + time(d.created_ns)),
+        d.traces_received ? make("button", { onclick: () => showTraces(d.id) },
+          "Show traces") : null),
+      d.reason ? make("p", {}, d.reason) : null,
+      d.missing ? make("p", { class: "warn" }, d.missing) : null,
+      ...d.devices.slice(0, 8).map((part) => make("p", { class: "quiet" },
+        part.device + ": " + part.state + " " + part.detail)))), "None yet.");
+}
+
+function spanRows(otlp) {
+  const rows = [];
+  for (const resource of otlp.resourceSpans) {
+    for (const scope of resource.scopeSpans || []) {
+      for (const span of scope.spans || []) {
+        const start = BigInt(span.startTimeUnixNano || 0);
+        const end = BigInt(span.endTimeUnixNano || 0);
+        rows.push({ span, start, length: Number(end - start) / 1e9 });
+      }
+    }
+  }
+  rows.sort((a, b) => a.span.traceId.localeCompare(b.span.traceId) ||
+    (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
+  return rows.slice(0, SPANS_MAX);
+}
+
+function valueText(value) {
+  if (!value) return "";
+  const [found] = Object.values(value);
+  return typeof found === "object" ? JSON.stringify(found) : String(found);
+}
+
+async function showTraces(id) {
+  const panel = byId("trace");
+  panel.replaceChildren(make("p", { class: "quiet" }, "loading"));
+  try {
+    const otlp = await request("/api/v1/dives/" + encodeURIComponent(id) + "/traces");
+    const longest = new Map();
+    const first = new Map();
+    const rows = spanRows(otlp);
+    for (const row of rows) {
+      const key = row.span.traceId;
+      if (!first.has(key)) first.set(key, row.start);
+      const end = Number(row.start - first.get(key)) / 1e9 + row.length;
+      longest.set(key, Math.max(longest.get(key) || 1e-9, end));
+    }
+    panel.replaceChildren(table(["trace", "span", "time#", "", "attributes"], rows.map((row) => {
+      const key = row.span.traceId;
+      const whole = longest.get(key);
+      const failed = row.span.status && row.span.status.code === 2;
+      const bar = make("svg", { viewBox: "0 0 100 8", width: 100, "aria-hidden": "true" },
+        make("rect", { class: failed ? "span failed" : "span", y: 1, height: 6,
+          x: (100 * Number(row.start - first.get(key))) / 1e9 / whole,
+          width: Math.max(0.8, (100 * row.length) / whole) }));
+      const words = (row.span.attributes || []).slice(0, 12)
+        .map((item) => item.key + "=" + valueText(item.value)).join("  ");
+      return [make("code", {}, key.slice(0, 8)), row.span.name || "", seconds(row.length), bar,
+        make("code", {}, words)];
+    })));
+  } catch (error) {
+    panel.replaceChildren(make("p", { class: "bad" }, error.message));
+  }
+}
+
+async function act(path, method, body) {
+  try {
+    await request(path, { method, body, headers: { "Content-Type": "application/json",
+      ...(token ? { Authorization: "Bearer " + token } : {}) } });
+    await refresh();
+  } catch (error) {
+    byId("age").textContent = error.message;
+  }
+}
+
+const dive = (id) => act("/api/v1/dives", "POST",
+  JSON.stringify({ anomaly_id: id, reason: "asked for in the console" }));
+
+function drawStatus(status, ready) {
+  byId("site").textContent = status.site;
+  document.title = "Weir " + status.site;
+  const badge = byId("ready");
+  const failing = ready.checks.filter((check) => !check.ok);
+  badge.className = ready.ready ? "badge good" : "badge bad";
+  badge.textContent = ready.ready ? "ready"
+    : "not ready: " + failing.map((check) => check.check + " " + check.detail).join(", ");
+  const rows = {
+    version: status.version, "up for": seconds(status.uptime_s), policy: status.policy,
+    contracts: status.contracts.map((c) => c.model).join(", ") || "none",
+    journal: size(status.journal_bytes),
+    store: size(status.store_bytes) + " in " + status.store_segments + " segments, " +
+      count(status.store_pending_rows) + " rows pending",
+  };
+  byId("status").replaceChildren(...Object.entries(rows).flatMap(([key, value]) =>
+    [make("dt", {}, key), make("dd", {}, value)]));
+}
+
+async function refresh() {
+  try {
+    const paths = ["status", "models", "slo", "drift", "anomalies", "dives"];
+    const [ready, status, models, slos, drift, anomalies, dives] = await Promise.all(
+      [request("/readyz"), ...paths.map((path) => request("/api/v1/" + path))]);
+    byId("login").hidden = true;
+    drawStatus(status, ready);
+    drawAccounting(status.accounting);
+    drawModels(models);
+    drawSlos(slos);
+    drawDrift(drift);
+    drawAnomalies(anomalies);
+    drawDives(dives);
+    byId("age").textContent = "as of " + new Date().toLocaleTimeString();
+  } catch (error) {
+    byId("age").textContent = error.message;
+    byId("ready").className = "badge bad";
+    byId("ready").textContent = "no answer";
+  }
+}
+
+byId("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = byId("token").value.trim();
+  sessionStorage.setItem("weir-token", token);
+  refresh();
+});
+
+function poll() {
+  const next = () => setTimeout(poll, POLL_MS);
+  if (document.hidden) next();
+  else refresh().finally(next);
+}
+poll();

@@ -1,0 +1,407 @@
+"""The process: build every room, connect them with callables, run, and stop in order.
+
+Law: rooms do not know each other; what one needs of another is a callable that is passed here. A
+stop drains from the front: no new request, the open group durable, the core empty and sealed, the
+outbox sent as far as the destinations allow.
+
+Threads: the event loop (network), the core thread, one journal thread, one storage thread.
+"""
+
+import asyncio
+import functools
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway import __version__, anomalies, process
+from gateway.api import access
+from gateway.api.application import make_application
+from gateway.api.serve import listen
+from gateway.batch import Anomaly
+from gateway.config import SiteConfig
+from gateway.config.units import is_loopback, split_address
+from gateway.contract.plan import Plan
+from gateway.core import Hooks, read_deliveries
+from gateway.dives import Dives, cleaner
+from gateway.errors import JournalUnavailableError, WeirError
+from gateway.forward.alertmanager import AlertSender
+from gateway.forward.alerts import AlertContext
+from gateway.forward.build import make_sender
+from gateway.forward.outbox import Pending, Settlement
+from gateway.forward.sender import Forwarder
+from gateway.home import FREE_BYTES_MIN
+from gateway.journal.commit import GroupCommit
+from gateway.journal.log import GroupRecord
+from gateway.pipeline import Outcome
+from gateway.receive.admission import Admission
+from gateway.receive.grpc_server import GrpcServer
+from gateway.receive.http_server import HttpServer, identity_of
+from gateway.receive.identity import gate_of, load_tokens
+from gateway.receive.intake import Intake
+from gateway.retrieve.dive import Dive
+from gateway.retrieve.retriever import Retriever
+from gateway.retrieve.routes import DeviceRoutes
+from gateway.rooms import innermost, open_rooms
+from gateway.sources import Live, make_sources
+
+log = logging.getLogger(__name__)
+
+# How long a stop waits: for requests under way, for the core, for destinations.
+REQUEST_GRACE_S: Final = 2.0
+CORE_GRACE_S: Final = 30.0
+FORWARD_GRACE_S: Final = 5.0
+# How often the disk and the leases of dives are looked at.
+HEALTH_S: Final = 1.0
+LEASES_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the gateway listens, as told on standard output."""
+
+    otlp_grpc: str
+    otlp_http: str
+    api: str
+
+
+class Gateway:
+    """One gateway process, from its configuration."""
+
+    def __init__(self, config: SiteConfig, plan: Plan) -> None:
+        self._config = config
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._early: list[Anomaly] = []  # raised by the replay, before there is a loop
+        self._journal_error = ""
+        self._core_failure = ""
+        self._journal_thread = ThreadPoolExecutor(1, "journal")
+        hooks = Hooks(
+            anomalies=self._on_anomalies, flushed=self._on_flushed, released=self._on_released
+        )
+        self._rooms = open_rooms(config, plan, hooks, _guard)
+
+    # --- hooks, called from the core and storage threads --------------------------------------
+
+    def _on_anomalies(self, raised: Sequence[Anomaly]) -> None:
+        if self._loop is None:
+            self._early.extend(raised)
+        else:
+            self._loop.call_soon_threadsafe(self._take_anomalies, tuple(raised))
+
+    def _on_flushed(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake_forwarders)
+
+    def _on_released(self, size: int) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._admission.release, size)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def run(self, on_ready: Callable[[Addresses], None], stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain.
+
+        Raises: StartError when an address cannot be used, WeirError when the core failed.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._stop = stop
+        self._build_network()
+        # A crash may have come between the seal of an episode and its entry in the book.
+        still_open = self._rooms.stages.measure.snapshot().open_anomalies
+        self._early.extend(still_open)
+        core = threading.Thread(target=self._core_main, name="core")
+        core.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._take_anomalies(tuple(self._early))
+                known = {anomaly.id for anomaly in still_open}
+                self._take_anomalies(self._rooms.book.reconcile(known, time.time_ns()))
+                commit = tasks.create_task(self._commit.run())
+                health = tasks.create_task(self._watch_health())
+                leases = tasks.create_task(self._watch_leases())
+                senders = [tasks.create_task(each.run()) for each in self._forwarders]
+                senders.append(tasks.create_task(self._alerts.run()))
+                try:
+                    async with AsyncExitStack() as listening:
+                        addresses = await self._listen(listening)
+                        process.settle()
+                        on_ready(addresses)
+                        await stop.wait()
+                        log.info("stopping")
+                        self._admission.drain()
+                finally:
+                    health.cancel()
+                    leases.cancel()
+                    self._commit.close()
+                    # Waited for, not awaited: if it failed, the rest of the stop must still happen.
+                    await asyncio.wait([commit])
+                    self._rooms.core.stop()
+                    await self._join(core)
+                    for forwarder in self._forwarders:
+                        forwarder.stop(FORWARD_GRACE_S)
+                    self._alerts.stop()
+                    await asyncio.gather(*senders, return_exceptions=True)
+        finally:
+            self._end(core)
+            self._devices.close()
+            self._retriever.close()
+            self._journal_thread.shutdown(wait=True)
+            self._rooms.close()
+        if self._core_failure:
+            raise WeirError(f"the core stopped: {self._core_failure}")
+
+    def _build_network(self) -> None:
+        config, rooms = self._config, self._rooms
+        rng = random.Random()  # noqa: S311  jitter, not a secret
+        self._admission = Admission(bytes_max=config.receive.queue_max, rng=rng)
+        self._gate = gate_of(config.receive, site=config.site.id, now_ns=time.time_ns)
+        self._commit = GroupCommit(
+            open_batch=rooms.open_batch,
+            append=self._append,
+            hand_over=rooms.core.hand_over,
+            next_sequence=rooms.journal.next_sequence,
+            delay_s=config.journal.group,
+            observe=self._observe_group,
+            forsake=self._admission.release,
+            is_behind=rooms.core.is_behind,
+        )
+        intake = Intake(
+            submit=self._commit.submit,
+            now_ns=time.time_ns,
+            admission=self._admission,
+            gate=self._gate,
+        )
+        self._grpc = GrpcServer(config.receive, intake)
+        self._retriever = Retriever(
+            rooms.home.root,
+            config.retrieve,
+            clean=cleaner(rooms),
+            on_change=self._on_dive,
+        )
+        self._devices = DeviceRoutes(
+            self._retriever,
+            config.retrieve,
+            identity_of=identity_of,
+            read_body=lambda request, limit: self._http.read_body(request, limit),
+        )
+        self._http = HttpServer(config.receive, intake, self._devices.routes())
+        self._forwarders = [
+            Forwarder(
+                section.name,
+                make_sender(section),
+                fetch=self._fetch,
+                mark=self._mark,
+                rng=rng,
+                bytes_per_second=section.bytes_per_second,
+            )
+            for section in config.forward
+        ]
+        site = config.site
+        context = AlertContext(site=site.id, cluster=site.cluster, region=site.region)
+        self._alerts = AlertSender(config.alertmanagers, context, rng=rng)
+        self._alerts.submit(rooms.book.unresolved())
+
+    async def _listen(self, stack: AsyncExitStack) -> Addresses:
+        """Open the listeners; the stack closes them in reverse order."""
+        section = self._config.api
+        host, _ = split_address(section.listen)
+        application = make_application(
+            sources=make_sources(
+                self._rooms,
+                Live(
+                    counters=self._admission.counters,
+                    blocked=lambda: self._admission.blocked,
+                    journal_error=lambda: self._journal_error,
+                    in_storage=self._in_storage,
+                    dives=Dives(self._rooms, self._retriever),
+                    dive_counts=self._retriever.counts,
+                ),
+            ),
+            audit=self._rooms.home.audit,
+            now_ns=time.time_ns,
+            version=__version__,
+            tokens=access.load_tokens(section.tokens_file) if section.tokens_file else None,
+            loopback=is_loopback(host),
+        )
+        api = await listen(application, section)
+        stack.push_async_callback(api.close)
+        http = await self._http.start()
+        stack.push_async_callback(self._http.stop, REQUEST_GRACE_S)
+        stack.callback(self._devices.drain)
+        grpc = await self._grpc.start()
+        stack.push_async_callback(self._grpc.stop, REQUEST_GRACE_S)
+        return Addresses(otlp_grpc=grpc, otlp_http=http, api=api.address)
+
+    def _core_main(self) -> None:
+        """Run the core; without it nothing may be acknowledged, so its end ends the process."""
+        try:
+            self._rooms.core.run()
+        except Exception as error:
+            self._core_failure = f"{type(error).__name__} at {innermost(error)}"
+            log.critical("core stopped error=%s", self._core_failure)
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _join(self, core: threading.Thread) -> None:
+        await asyncio.to_thread(core.join, CORE_GRACE_S)
+        if core.is_alive():
+            log.error("core does not end, the journal keeps what is not sealed")
+            self._rooms.core.abandon()
+            await asyncio.to_thread(core.join, CORE_GRACE_S)
+
+    def _end(self, core: threading.Thread) -> None:
+        """End the core when a failed task cut the stop short: its thread would keep the process."""
+        if core.is_alive():
+            self._rooms.core.stop()
+            core.join(CORE_GRACE_S)
+            self._rooms.core.abandon()
+
+    def reload(self) -> None:
+        """Read certificates and tokens again; what does not validate changes nothing."""
+        tokens_file = self._config.receive.tokens_file
+        try:
+            tokens = load_tokens(tokens_file) if tokens_file else None
+            self._grpc.reload_tls()
+            self._http.reload_tls()
+        except WeirError as error:
+            log.error("reload refused, the old files stay in use error=%s", error)
+            return
+        self._gate.replace_tokens(tokens)
+        log.info("certificates and tokens reloaded")
+
+    # --- between the intake and the journal ---------------------------------------------------
+
+    async def _append(self, record: GroupRecord) -> None:
+        assert self._loop is not None
+        try:
+            written = await self._loop.run_in_executor(
+                self._journal_thread, self._rooms.journal.append, record
+            )
+        except JournalUnavailableError as error:
+            if not self._journal_error:
+                log.error("journal refuses, devices are told to retry error=%s", error)
+            self._journal_error = str(error)
+            raise
+        if self._journal_error:
+            log.info("journal writes again")
+            self._journal_error = ""
+        self._rooms.tally.bytes["journal"] += written
+
+    def _observe_group(self, waits_s: Sequence[float], spans: int) -> None:
+        for wait_s in waits_s:
+            self._rooms.tally.ack_s.add(wait_s)
+        self._rooms.tally.group_spans.add(spans)
+
+    async def _watch_health(self) -> None:
+        """Stop admitting while the disk is nearly full, and notice when an ill one is well."""
+        home = self._rooms.home
+        while True:
+            await asyncio.sleep(HEALTH_S)
+            free = home.free_bytes()
+            if free < FREE_BYTES_MIN:
+                self._admission.pause(f"only {free} bytes are free for the data directory")
+                continue
+            if self._journal_error:
+                try:
+                    await self._in_storage(home.probe)
+                except JournalUnavailableError:
+                    continue
+                self._journal_error = ""
+            self._admission.resume()
+
+    # --- anomalies and dives ------------------------------------------------------------------
+
+    async def _watch_leases(self) -> None:
+        """End dives that are past their time."""
+        while True:
+            await asyncio.sleep(LEASES_S)
+            try:
+                await asyncio.to_thread(self._retriever.tick, time.time_ns())
+            except WeirError as error:
+                log.error("dives not looked at, tried again error=%s", error)
+
+    def _on_dive(self, dive: Dive) -> None:
+        log.info("dive changed id=%s state=%s", dive.id, dive.state)
+
+    async def _open_dive(self, anomaly: Anomaly) -> None:
+        """Ask the devices that hold the evidence of an anomaly, within the day's budget."""
+        dive = await asyncio.to_thread(self._retriever.open_for_anomaly, anomaly)
+        entry = self._rooms.book.link(anomaly.id, dive.id)
+        if entry is not None:
+            await self._in_storage(functools.partial(self._write_book, [entry]))
+
+    def _take_anomalies(self, raised: Sequence[Anomaly]) -> None:
+        """Enter anomalies in the book, tell the Alertmanagers, open dives for new ones."""
+        changed, new = self._rooms.book.take(raised)
+        for entry in new:
+            found = entry.anomaly
+            log.warning("anomaly id=%s kind=%s model=%s", found.id, found.kind, found.model)
+            if found.resolved_ns is None:
+                self._background(self._open_dive(found))
+        if changed:
+            self._background(self._in_storage(functools.partial(self._write_book, changed)))
+            self._alerts.submit([entry.anomaly for entry in changed])
+
+    def _write_book(self, entries: Sequence[anomalies.Entry]) -> None:
+        with self._rooms.checkpoint.transaction() as connection:
+            anomalies.write(connection, entries)
+
+    # --- the outbox, in the storage thread ----------------------------------------------------
+
+    def _background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run work that nobody waits for; a failing disk is logged, the next change tries again."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except WeirError as error:
+                log.error("background work failed error=%s", error)
+
+        self._tasks.create_task(guarded())
+
+    async def _in_storage(self, work: Callable[[], Any]) -> Any:
+        """Run work in the storage thread."""
+        assert self._loop is not None
+        return await self._loop.run_in_executor(self._rooms.storage, work)
+
+    def _wake_forwarders(self) -> None:
+        for forwarder in self._forwarders:
+            forwarder.wake()
+
+    async def _fetch(self, destination: str, bytes_max: int) -> Sequence[Pending]:
+        rooms = self._rooms
+
+        def work() -> Sequence[Pending]:
+            # In a transaction, because that maps the errors of a failing disk.
+            with rooms.checkpoint.transaction() as connection:
+                return rooms.outbox.next(connection, destination, bytes_max)
+
+        found: Sequence[Pending] = await self._in_storage(work)
+        return found
+
+    async def _mark(self, destination: str, settlement: Settlement) -> None:
+        await self._in_storage(lambda: self._settle(destination, settlement))
+
+    def _settle(self, destination: str, settlement: Settlement) -> None:
+        rooms = self._rooms
+        with rooms.checkpoint.transaction() as connection:
+            sent = rooms.outbox.body_bytes(connection, settlement.delivered)
+            rooms.outbox.settle(connection, destination, settlement)
+            deliveries = read_deliveries(rooms.outbox, connection)
+        rooms.ledger.flushed(0, deliveries)
+        rooms.tally.bytes["forward"] += sent
+
+
+def _guard(work: Callable[[], Outcome], set_aside: Callable[[Exception], None]) -> Outcome | None:
+    """Run one batch; whatever it raises sets the batch aside, and the core goes on."""
+    try:
+        return work()
+    except Exception as error:
+        set_aside(error)
+        return None

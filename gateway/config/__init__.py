@@ -1,0 +1,44 @@
+"""The site file: every knob with unit, range and default; laws between knobs."""
+
+from gateway.config.keep import KeepRule, parse_rule
+from gateway.config.sections import (
+    ApiSection,
+    ForwardSection,
+    GrpcSection,
+    HttpSection,
+    JournalSection,
+    MeasureSection,
+    OtlpSection,
+    ReceiveSection,
+    RemoteWriteSection,
+    RetrieveSection,
+    SamplingSection,
+    SiteConfig,
+    SiteSection,
+    StoreSection,
+    TlsSection,
+)
+from gateway.config.site import Knob, describe, load_site
+
+__all__ = [
+    "ApiSection",
+    "ForwardSection",
+    "GrpcSection",
+    "HttpSection",
+    "JournalSection",
+    "KeepRule",
+    "Knob",
+    "MeasureSection",
+    "OtlpSection",
+    "ReceiveSection",
+    "RemoteWriteSection",
+    "RetrieveSection",
+    "SamplingSection",
+    "SiteConfig",
+    "SiteSection",
+    "StoreSection",
+    "TlsSection",
+    "describe",
+    "load_site",
+    "parse_rule",
+]

@@ -1,0 +1,1 @@
+"""Model contracts: schema, loading, static checks, compiled plans."""

@@ -1,0 +1,142 @@
+"""`weir check`: site files and contracts, judged by the code that `weir run` starts with.
+
+Law: `inspect` finds exactly what `load_site`, `load_contracts` and `compile_plan` refuse for the
+same files, and lists it all at once, ordered by file and line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from gateway.config.marks import Place, finding_at
+from gateway.config.rules import FindingRule
+from gateway.config.sections import SiteConfig
+from gateway.config.site import read_file, read_site
+from gateway.contract.load import (
+    Loaded,
+    clash_findings,
+    contract_files,
+    kind_of_data,
+    kind_of_file,
+    read_contract,
+    yaml_files,
+)
+from gateway.contract.plan import compile_plan
+from gateway.contract.schema import Contract
+from gateway.errors import Finding, InvalidConfigError
+
+CLEAN: Final = 0
+FINDINGS: Final = 1
+UNUSABLE: Final = 2
+_UNUSABLE_RULES: Final = frozenset({FindingRule.UNREADABLE.value, FindingRule.UNKNOWN_FILE.value})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a check saw. `sites` and `contracts` hold what is sound."""
+
+    files: tuple[Path, ...]
+    sites: tuple[SiteConfig, ...]
+    contracts: tuple[Contract, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """Tell the exit code: 0 clean, 1 findings, 2 unusable input."""
+        return exit_code(self.findings)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """Tell the exit code of findings: 0 none, 1 some, 2 when a file could not even be read."""
+    if any(finding.rule in _UNUSABLE_RULES for finding in findings):
+        return UNUSABLE
+    return FINDINGS if findings else CLEAN
+
+
+def check(paths: Sequence[Path], *, today: date | None = None) -> list[Finding]:
+    """Check files and folders; without `today`, expiry is not judged."""
+    return list(inspect(paths, today=today).findings)
+
+
+def inspect(paths: Sequence[Path], *, today: date | None = None) -> Inspection:
+    """Check files and folders, and keep what is sound."""
+    site_files, own_files, findings = _sort(paths)
+    loaded: dict[Path, Loaded] = {}
+    sites: list[SiteConfig] = []
+    claimed: set[Path] = set()
+    for path in site_files:
+        site, document = read_site(path)
+        findings += document.findings
+        if site is None:
+            continue
+        sites.append(site)
+        members, faults = contract_files([each for each in site.contracts if each.exists()])
+        findings += faults
+        claimed |= {each.resolve() for each in members}
+        findings += _inspect_set(members, site, loaded, today)
+    alone = [path for path in own_files if path.resolve() not in claimed]
+    findings += _inspect_set(alone, None, loaded, today)
+    for each in loaded.values():
+        findings += each.document.findings
+    unique = dict.fromkeys(findings)
+    return Inspection(
+        files=(*site_files, *(each.path for each in loaded.values())),
+        sites=tuple(sites),
+        contracts=tuple(each.contract for each in loaded.values() if each.contract is not None),
+        findings=tuple(sorted(unique, key=lambda each: (each.file, each.line, each.column))),
+    )
+
+
+def _inspect_set(
+    files: Sequence[Path],
+    site: SiteConfig | None,
+    loaded: dict[Path, Loaded],
+    today: date | None,
+) -> list[Finding]:
+    """Check contracts that one gateway would load together."""
+    members: list[Loaded] = []
+    for path in files:
+        key = path.resolve()
+        if key not in loaded:
+            loaded[key] = read_contract(path, today)
+        members.append(loaded[key])
+    findings = clash_findings(members)
+    contracts = [each.contract for each in members if each.contract is not None]
+    if site is not None and not findings and len(contracts) == len(members):
+        try:
+            compile_plan(contracts, site.sampling)
+        except InvalidConfigError as error:
+            # The rules of the site file have their findings with a line already.
+            findings += [
+                each for each in error.findings if each.rule != FindingRule.KEEP_RULE.value
+            ]
+    return findings
+
+
+def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Finding]]:
+    """Tell apart site files, contracts, and what cannot be checked."""
+    sites: dict[Path, Path] = {}
+    contracts: dict[Path, Path] = {}
+    findings: list[Finding] = []
+    for path in paths:
+        if path.is_dir():
+            inside, over = yaml_files(path)
+            kinds = {each: kind_of_file(each) for each in inside}
+            findings += over
+            if not over and not any(kinds.values()):
+                message = "there is no site file and no contract below this folder"
+                place = Place(file=str(path))
+                advice = "name a file, or a folder that has one"
+                findings.append(finding_at(place, FindingRule.UNKNOWN_FILE, message, advice))
+        else:
+            data = read_file(path).data
+            kind = kind_of_data(data) if isinstance(data, dict) else None
+            # What is named and is no contract is judged as `weir run --config` would judge it.
+            kinds = {path: kind or kind_of_file(path) or "site"}
+        for each, kind in kinds.items():
+            if kind is not None:
+                table = contracts if kind == "contract" else sites
+                table.setdefault(each.resolve(), each)
+    return list(sites.values()), list(contracts.values()), findings

@@ -1,0 +1,390 @@
+"""The core thread: batches in, one at a time; frames, rows and checkpoints out.
+
+Law: the state of the core depends only on the sequence of batches, so that replaying the journal
+from the last checkpoint gives the state again, byte for byte; idle time only brings forward what
+the next batch would do first. A *flush* puts frames and the
+outbox cursor into the database; a *seal* does that and also writes the Parquet segment, the whole
+state and the journal cursor, in one transaction. Frames of batches up to the outbox cursor exist
+already when they are made again by a replay, and are thrown away. The ledger goes with the outbox
+cursor: it says what was decided about those batches, even if a replay under other contracts would
+decide otherwise.
+
+Threads: `hand_over` may be called from any thread; everything else runs in the core thread, except
+the two jobs at the end, which run in the storage thread, one at a time.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from gateway.batch import Anomaly, Batch, Frame, Json, Payload, Signal
+from gateway.errors import CorruptDataError, RequestError, WeirError
+from gateway.forward.outbox import Outbox
+from gateway.journal.checkpoint import Checkpoint, Saved
+from gateway.journal.log import GroupRecord, Journal
+from gateway.ledger import Delivery, Ledger
+from gateway.otlp.decode import OpenBatch
+from gateway.otlp.encode import FrameBuilder
+from gateway.pipeline import Outcome, Stages, by_transport
+from gateway.store.store import Store
+from gateway.tally import Tally
+
+log = logging.getLogger(__name__)
+
+# Forwarded data waits at most this long for its place in the outbox.
+FLUSH_S: Final = 0.25
+# Rows in memory also bound what a restart has to replay.
+SEAL_BYTES_MAX: Final = 32 << 20
+# A failing disk is asked again after this.
+RETRY_S: Final = 1.0
+# When storage fails the core goes on until this much waits, then stops taking batches, so that the
+# intake refuses with a delay hint instead of memory growing.
+BACKLOG_SEGMENTS_MAX: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the core tells the rest of the process. Called from the core or storage thread."""
+
+    anomalies: Callable[[Sequence[Anomaly]], None]
+    flushed: Callable[[], None]
+    released: Callable[[int], None]  # bytes of bodies that are out of the queue
+
+
+@dataclass(slots=True)
+class Job:
+    """What one flush or seal writes."""
+
+    first: int
+    last: int
+    frames: list[Frame]
+    items: int
+    ledger: Json  # as of `last`
+    state: dict[str, NDArray[Any]] | None = None  # None for a flush
+    meta: dict[str, Json] = field(default_factory=dict)
+
+
+class Core:
+    """Owner of all state that batches change."""
+
+    def __init__(
+        self,
+        *,
+        stages: Stages,
+        process: Callable[[Batch], Outcome | None],
+        store: Store,
+        checkpoint: Checkpoint,
+        outbox: Outbox,
+        journal: Journal,
+        ledger: Ledger,
+        tally: Tally,
+        storage: Executor,
+        hooks: Hooks,
+        segment_rows: int,
+        segment_age_s: float,
+    ) -> None:
+        self._stages = stages
+        self._process = process
+        self._store = store
+        self._checkpoint = checkpoint
+        self._outbox = outbox
+        self._journal = journal
+        self._ledger = ledger
+        self._tally = tally
+        self._storage = storage
+        self._hooks = hooks
+        self._segment_rows = segment_rows
+        self._segment_age_s = segment_age_s
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._frames = FrameBuilder()
+        self._full: list[Frame] = []
+        self._items = 0
+        self._done = 0  # sequence of the newest processed batch
+        self._sealed = 0
+        self._outbox_cursor = 0
+        self._outbox_ledger: Json = None  # as of the outbox cursor
+        self._first_unsealed_s: float | None = None
+        self._running: tuple[Job, Future[None]] | None = None
+        self._failed: Job | None = None
+        self._next_store_s = 0.0
+        self._abandoned = threading.Event()
+        self.storage_error = ""
+
+    # --- recovery, before the thread starts ---------------------------------------------------
+
+    def restore(self, saved: Saved | None) -> None:
+        """Load the state of the last seal."""
+        if saved is None:
+            return
+        self._outbox_cursor = saved.outbox_cursor
+        self._outbox_ledger = saved.outbox_note
+        if not saved.arrays:
+            return
+        self._done = self._sealed = saved.cursor
+        measure, decide = _split(saved.arrays)
+        self._stages.measure.restore(measure)
+        self._stages.decide.restore(decide)
+        self._ledger.restore(saved.meta["ledger"])
+        self._tally.restore(saved.meta["tally"])
+
+    def replay(self, records: Iterable[GroupRecord], open_batch: OpenBatch) -> int:
+        """Process every journal record after the last seal; returns the count of batches."""
+        count = 0
+        for record in records:
+            if record.sequence > self._outbox_cursor:
+                self._trust_outbox()
+            offset = 0
+            for entry in record.entries:
+                body = bytes(record.body[offset : offset + entry.length])
+                offset += entry.length
+                payload = Payload(
+                    body=body,
+                    signal=Signal(entry.signal),
+                    transport=entry.transport,
+                    identity=entry.identity,
+                    arrival_ns=entry.arrival_ns,
+                    wire_bytes=entry.wire_bytes,
+                )
+                try:
+                    open_batch.add(payload)
+                except RequestError as error:
+                    # It was scanned before it was written, so this is damage that the checksum
+                    # missed or a limit that was lowered since.
+                    log.error("journal entry not readable sequence=%d %s", record.sequence, error)
+            batch = open_batch.take(record.sequence)
+            self._ledger.received(by_transport(batch))
+            self._one(batch)
+            self._store_if_due(wait=True)
+            count += 1
+        self._trust_outbox()
+        return count
+
+    def _trust_outbox(self) -> None:
+        """Take the ledger that belongs to the frames in the outbox, once all of them were met."""
+        if self._outbox_ledger is not None:
+            self._ledger.restore(self._outbox_ledger)
+            self._outbox_ledger = None
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def hand_over(self, batch: Batch) -> None:
+        """Queue an acknowledged batch. The intake bounds the queue in bytes."""
+        self._ledger.received(by_transport(batch))
+        self._queue.put(batch)
+
+    def is_behind(self) -> bool:
+        """Say whether a batch waits that was not begun."""
+        return not self._queue.empty()
+
+    def stop(self) -> None:
+        """Let `run` finish what is queued, seal, and return."""
+        self._queue.put(None)
+
+    def abandon(self) -> None:
+        """Let `run` return although the disk fails; the journal keeps what is not sealed."""
+        self._abandoned.set()
+
+    def run(self) -> None:
+        """Process batches until stopped."""
+        while True:
+            try:
+                batch = self._queue.get(timeout=FLUSH_S)
+            except queue.Empty:
+                with self._stages.lock:
+                    raised = self._stages.measure.advance(time.time_ns())
+                self._raise_anomalies(raised)
+                self._store_if_due()
+                continue
+            if batch is None:
+                break
+            while self._backlogged() and not self._abandoned.is_set():
+                self._pause()
+            if self._abandoned.is_set():
+                return
+            self._one(batch)
+            self._hooks.released(len(batch.arena))
+            self._store_if_due()
+        self.seal()
+
+    def seal(self) -> None:
+        """Write everything that is in memory, and wait for it."""
+        self._wait()
+        self._submit(seal=True)
+        self._wait()
+        if self._failed is not None:
+            log.error("last seal failed, the journal keeps the rest error=%s", self.storage_error)
+
+    def _one(self, batch: Batch) -> None:
+        outcome = self._process(batch)
+        self._done = batch.sequence
+        self._tally.bytes["wire"] += int(batch.requests["wire_bytes"].sum())
+        self._tally.bytes["inflated"] += int(batch.requests["body_length"].sum())
+        if self._first_unsealed_s is None:
+            self._first_unsealed_s = time.monotonic()
+        if outcome is None:
+            return
+        self._store.add(outcome.site, batch, outcome.findings, outcome.verdict)
+        self._ledger.processed(by_transport(batch), outcome.sampled_out, outcome.kept)
+        if not self._outbox.destinations:
+            pass
+        elif batch.sequence > self._outbox_cursor:
+            self._full += self._frames.add(batch.sequence, outcome.chunks)
+            self._items += outcome.kept
+        else:
+            self._ledger.already_delivered(outcome.kept)
+        self._raise_anomalies(outcome.findings.anomalies)
+
+    def _raise_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
+        if anomalies:
+            self._hooks.anomalies(anomalies)
+
+    # --- storing ------------------------------------------------------------------------------
+
+    def _backlogged(self) -> bool:
+        limit = BACKLOG_SEGMENTS_MAX * self._segment_rows
+        return self._store.pending_rows > limit or (
+            (self._running is not None or self._failed is not None)
+            and self._store.pending_bytes > BACKLOG_SEGMENTS_MAX * SEAL_BYTES_MAX
+        )
+
+    def _pause(self) -> None:
+        """Let the running job end, or a failing disk rest, before the next try."""
+        if self._running is not None:
+            self._wait()
+        else:
+            self._abandoned.wait(max(0.0, self._next_store_s - time.monotonic()))
+        self._store_if_due()
+
+    def _store_if_due(self, *, wait: bool = False) -> None:
+        if self._running is not None and not self._running[1].done() and not wait:
+            return
+        self._wait()
+        now = time.monotonic()
+        rows, size = self._store.pending_rows, self._store.pending_bytes
+        age = now - self._first_unsealed_s if self._first_unsealed_s is not None else 0.0
+        full = rows >= self._segment_rows or size >= SEAL_BYTES_MAX
+        if now < self._next_store_s and (self._failed is not None or not full):
+            return
+        if full or age >= self._segment_age_s:
+            self._submit(seal=True)
+        elif self._items or self._failed is not None:
+            self._submit(seal=False)
+
+    def _submit(self, *, seal: bool) -> None:
+        """Hand the storage thread a job with all frames so far, those of a failed job first."""
+        earlier = self._failed
+        job = Job(
+            first=self._sealed + 1,
+            last=self._done,
+            frames=[*(earlier.frames if earlier else ()), *self._full, *self._frames.close()],
+            items=self._items + (earlier.items if earlier else 0),
+            ledger=self._ledger.state(),
+        )
+        self._failed, self._full, self._items = None, [], 0
+        if seal:
+            job.state = {
+                **{f"measure/{k}": v for k, v in self._stages.measure.state().items()},
+                **{f"decide/{k}": v for k, v in self._stages.decide.state().items()},
+            }
+            job.meta = {"ledger": job.ledger, "tally": self._tally.state()}
+            self._first_unsealed_s = None
+        self._next_store_s = time.monotonic() + FLUSH_S
+        self._running = (job, self._storage.submit(self._write, job))
+
+    def _wait(self) -> None:
+        """Take the result of the running job; a failed one is kept for the next try."""
+        if self._running is None:
+            return
+        (job, future), self._running = self._running, None
+        try:
+            future.result()
+        except WeirError as error:
+            if not self.storage_error:
+                log.error("storage failed, trying again error=%s", error)
+            self.storage_error = str(error)
+            self._failed = job
+            self._next_store_s = time.monotonic() + RETRY_S
+            if job.state is not None and self._first_unsealed_s is None:
+                self._first_unsealed_s = time.monotonic()
+            return
+        if self.storage_error:
+            log.info("storage works again")
+            self.storage_error = ""
+        if job.state is not None:
+            self._sealed = job.last
+
+    def _write(self, job: Job) -> None:
+        """Run a job. Storage thread."""
+        segment = None
+        if job.state is not None and job.last >= job.first:
+            segment = self._store.write_segment(job.first, job.last)
+        try:
+            with self._checkpoint.transaction() as connection:
+                self._outbox.add(connection, job.frames)
+                self._checkpoint.set_outbox_cursor(connection, job.last, job.ledger)
+                if job.state is not None:
+                    if segment is not None:
+                        self._store.publish(connection, segment)
+                    self._checkpoint.save(connection, job.last, job.state, job.meta)
+                deliveries = read_deliveries(self._outbox, connection)
+        except WeirError:
+            if segment is not None:
+                self._store.take_back(segment)
+            raise
+        self._ledger.flushed(job.items, deliveries)
+        if job.state is not None:
+            if segment is not None:
+                self._store.settle(segment)
+                self._tally.bytes["store"] += segment.bytes
+            self._tidy(job.last)
+        if job.frames:
+            self._hooks.flushed()
+
+    def _tidy(self, through: int) -> None:
+        """Give back what a seal has made needless. Storage thread.
+
+        The seal is committed: if this fails it must not count as failed, or its frames would be
+        stored again. The next seal tidies up for both.
+        """
+        try:
+            self._journal.release(through)
+            with self._checkpoint.transaction() as connection:
+                self._store.retain(connection, time.time_ns())
+            self._outbox.vacuum(self._checkpoint.connection)
+        except (WeirError, OSError) as error:
+            log.warning("space not given back, the next seal tries again error=%s", error)
+
+
+def read_deliveries(outbox: Outbox, connection: Any) -> dict[str, Delivery]:
+    """Read the totals of the configured destinations."""
+    totals = outbox.counts(connection)
+    deliveries = {}
+    for name in outbox.destinations:
+        counts = totals.get(name, {}).get(Signal.TRACES)
+        if counts is not None:
+            deliveries[name] = Delivery(
+                pending=counts.pending_items,
+                forwarded=counts.forwarded_items,
+                dead=counts.dead_items,
+            )
+    return deliveries
+
+
+def _split(
+    arrays: Mapping[str, NDArray[Any]],
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Undo the prefixes of a seal. Raises: CorruptDataError for a name of another room."""
+    rooms: dict[str, dict[str, NDArray[Any]]] = {"measure": {}, "decide": {}}
+    for name, array in arrays.items():
+        room, _, rest = name.partition("/")
+        if room not in rooms:
+            raise CorruptDataError(f"the checkpoint holds the state of an unknown room: {name}")
+        rooms[room][rest] = array
+    return rooms["measure"], rooms["decide"]

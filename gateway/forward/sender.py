@@ -1,0 +1,240 @@
+"""One task per destination: take from the outbox, send, mark, and wait when it does not answer.
+
+Law: a frame is marked only after the destination answered for it, and what was answered is never
+sent again while this process lives. Frames leave oldest first, a few at a time; while the
+destination is unreachable one frame at a time asks whether it is back.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.batch import Frame
+from gateway.errors import DeliveryError, WeirError
+from gateway.forward.answers import FrameTooLargeError, Sent
+from gateway.forward.backoff import Backoff, TokenBucket
+from gateway.forward.halve import maybe_halves
+from gateway.forward.otlp_client import Sender
+from gateway.forward.records import Pending, Settlement
+
+log = logging.getLogger(__name__)
+
+FETCH_BYTES_MAX: Final = 8 << 20
+IN_FLIGHT_MAX: Final = 4
+
+Fetch = Callable[[str, int], Awaitable[Sequence[Pending]]]
+Mark = Callable[[str, Settlement], Awaitable[None]]
+Outcome = Sent | DeliveryError | tuple[Frame, Frame]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardStatus:
+    """How one destination is doing, since the process started.
+
+    Units: next_try_ns Unix nanoseconds, None when nothing is waited for.
+    """
+
+    destination: str
+    reachable: bool | None = None  # None before the first answer
+    last_error: str = ""
+    next_try_ns: int | None = None
+    sent_frames: int = 0
+    sent_items: int = 0
+    sent_bytes: int = 0
+    rejected_items: int = 0
+    dead_items: int = 0
+
+
+class Forwarder:
+    """The sending side of one destination."""
+
+    def __init__(
+        self,
+        destination: str,
+        sender: Sender,
+        *,
+        fetch: Fetch,
+        mark: Mark,
+        rng: random.Random,
+        bytes_per_second: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.destination = destination
+        self.status = ForwardStatus(destination=destination)
+        self._sender = sender
+        self._fetch = fetch
+        self._mark = mark
+        self._backoff = Backoff(rng=rng)
+        self._bucket = TokenBucket(bytes_per_second=bytes_per_second)
+        self._clock = clock
+        self._now_ns = now_ns
+        self._sleep = sleep
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None
+        self._drain_s = 0.0
+
+    def wake(self) -> None:
+        """Say that the outbox has new frames; call it in the event loop's thread."""
+        self._wake.set()
+
+    def stop(self, deadline_s: float) -> None:
+        """Ask `run` to send what is left and return, at the latest after `deadline_s`.
+
+        A destination that does not answer is not waited for: its frames stay in the outbox.
+        """
+        self._drain_s = deadline_s
+        self._stop.set()
+        self._wake.set()
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + deadline_s)
+
+    async def run(self) -> None:
+        """Forward until stopped."""
+        try:
+            async with asyncio.timeout(self._drain_s if self._stop.is_set() else None) as limit:
+                self._limit = limit
+                while not self._stop.is_set() or self.status.reachable is not False:
+                    if not await self._round():
+                        return
+        except TimeoutError:
+            log.warning("forwarding stopped at its deadline destination=%s", self.destination)
+        finally:
+            await self._sender.close()
+
+    async def _round(self) -> bool:
+        """Send what one fetch brings; False when stopped and nothing is left to do."""
+        self._wake.clear()
+        try:
+            pending = await self._fetch(self.destination, FETCH_BYTES_MAX)
+        except WeirError as error:
+            return await self._wait("outbox cannot be read", str(error), None)
+        if not pending:
+            if self._stop.is_set():
+                return False
+            await self._wake.wait()
+            return True
+        position = 0
+        while position < len(pending):
+            size = IN_FLIGHT_MAX if self.status.reachable else 1
+            wave = pending[position : position + size]
+            position += len(wave)
+            outcomes = await asyncio.gather(*(self._deliver(frame) for frame in wave))
+            if not await self._settle(wave, outcomes):
+                return False
+            failure = next((o for o in outcomes if _is_retryable(o)), None)
+            if isinstance(failure, DeliveryError):
+                reason, hint_s = str(failure), failure.retry_after_s
+                return await self._wait("destination unreachable", reason, hint_s)
+            self._reached()
+        return True
+
+    async def _deliver(self, frame: Pending) -> Outcome:
+        wait = self._bucket.delay_s(len(frame.body), self._clock())
+        if wait > 0.0:
+            await self._sleep(wait)
+        try:
+            return await self._sender.send(frame)
+        except FrameTooLargeError as error:
+            halves = await asyncio.to_thread(maybe_halves, frame)
+            return error if halves is None else halves
+        except DeliveryError as error:
+            return error
+
+    async def _settle(self, wave: Sequence[Pending], outcomes: Sequence[Outcome]) -> bool:
+        """Mark what was answered; tried until it holds, False when stopped before that."""
+        settlement = _settlement(wave, outcomes)
+        if settlement != Settlement():
+            while True:
+                try:
+                    await self._mark(self.destination, settlement)
+                    break
+                except WeirError as error:
+                    if not await self._wait("outbox cannot be written", str(error), None):
+                        return False
+        self._count(wave, outcomes)
+        return True
+
+    async def _wait(self, what: str, reason: str, hint_s: float | None) -> bool:
+        """Wait out a failure; False when stopped."""
+        delay = self._backoff.next_s(hint_s)
+        if self.status.reachable is not False:
+            name = self.destination
+            log.warning("forwarding waits destination=%s what=%s error=%s", name, what, reason)
+        self.status = replace(
+            self.status,
+            reachable=False,
+            last_error=reason,
+            next_try_ns=self._now_ns() + int(delay * 1e9),
+        )
+        if self._stop.is_set():
+            return False
+        sleep = asyncio.ensure_future(self._sleep(delay))
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({sleep, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            stop.cancel()
+        return not self._stop.is_set()
+
+    def _reached(self) -> None:
+        if self.status.reachable is False:
+            log.info("forwarding goes on destination=%s", self.destination)
+        self._backoff.reset()
+        self.status = replace(self.status, reachable=True, next_try_ns=None)
+
+    def _count(self, wave: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+        status = self.status
+        for frame, outcome in zip(wave, outcomes, strict=True):
+            if isinstance(outcome, Sent):
+                rejected = min(outcome.rejected, frame.items)
+                status = replace(
+                    status,
+                    sent_frames=status.sent_frames + 1,
+                    sent_items=status.sent_items + frame.items - rejected,
+                    sent_bytes=status.sent_bytes + len(frame.body),
+                    rejected_items=status.rejected_items + rejected,
+                )
+                if rejected:
+                    status = replace(status, last_error=f"items rejected: {outcome.message}")
+            elif isinstance(outcome, DeliveryError) and outcome.permanent:
+                status = replace(
+                    status, dead_items=status.dead_items + frame.items, last_error=str(outcome)
+                )
+        if status.dead_items > self.status.dead_items and self.status.dead_items == 0:
+            log.error(
+                "destination refuses frames for good destination=%s error=%s",
+                self.destination,
+                status.last_error,
+            )
+        self.status = status
+
+
+def _is_retryable(outcome: Outcome) -> bool:
+    return isinstance(outcome, DeliveryError) and not outcome.permanent
+
+
+def _settlement(wave: Sequence[Pending], outcomes: Sequence[Outcome]) -> Settlement:
+    delivered: list[int] = []
+    rejected: dict[int, tuple[int, str]] = {}
+    dead: list[tuple[int, str]] = []
+    split: list[tuple[int, tuple[Frame, ...]]] = []
+    for frame, outcome in zip(wave, outcomes, strict=True):
+        if isinstance(outcome, Sent):
+            delivered.append(frame.id)
+            if outcome.rejected:
+                rejected[frame.id] = (outcome.rejected, outcome.message)
+        elif isinstance(outcome, tuple):
+            split.append((frame.id, outcome))
+        elif outcome.permanent:
+            dead.append((frame.id, str(outcome)))
+    return Settlement(
+        delivered=tuple(delivered), rejected=rejected, dead=tuple(dead), split=tuple(split)
+    )

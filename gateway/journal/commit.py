@@ -1,0 +1,160 @@
+"""The group commit: requests of a few milliseconds become one batch, one write and one sync.
+
+Law: a future resolves to a Receipt only after the journal returned; if the journal refuses, every
+request of the group is refused with its reason and nothing of the group goes on. Groups are
+written in the order in which they were opened, one at a time, so that a slow disk makes groups
+larger and not more numerous.
+
+Threads: everything here runs on the event loop; only `append` runs in the journal's own thread.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from gateway.batch import Batch, Payload, Receipt
+from gateway.errors import OverloadedError, WeirError
+from gateway.journal.log import Entry, GroupRecord
+from gateway.otlp.decode import OpenBatch
+
+# A group is closed early at these sizes: the pure rooms like batches of some thousand rows, and
+# the journal's frame stays far below its limit.
+GROUP_SPANS_MAX: Final = 32_768
+GROUP_BYTES_MAX: Final = 16 << 20
+# What may gather while the group before is being written, however slow the disk. Half of what a
+# batch and a journal frame can hold, which would refuse the request or the whole group for good.
+OPEN_BYTES_MAX: Final = 128 << 20
+OPEN_REQUESTS_MAX: Final = 65_536
+# While the core is behind, a group stays open this many delays longer: fewer and larger batches
+# cost the core less for each span, which is what it needs then.
+PATIENCE_DELAYS: Final = 4
+
+Append = Callable[[GroupRecord], Awaitable[None]]
+Handover = Callable[[Batch], None]
+# Told once per group: seconds from each request's submission to its acknowledgement, and spans.
+Observe = Callable[[Sequence[float], int], None]
+
+
+class GroupCommit:
+    """The open group and the one that is being written.
+
+    `forsake` is told the size of a body whose client has gone and whose group was refused;
+    `is_behind` says whether the core has not yet begun with the groups before.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_batch: OpenBatch,
+        append: Append,
+        hand_over: Handover,
+        next_sequence: int,
+        delay_s: float,
+        observe: Observe,
+        forsake: Callable[[int], None],
+        is_behind: Callable[[], bool],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._open = open_batch
+        self._append = append
+        self._hand_over = hand_over
+        self._sequence = next_sequence
+        self._delay_s = delay_s
+        self._observe = observe
+        self._forsake = forsake
+        self._is_behind = is_behind
+        self._clock = clock
+        self._entries: list[Entry] = []
+        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float]] = []
+        self._full = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._closing = False
+
+    async def submit(self, payload: Payload) -> Receipt:
+        """Take one request into the open group and wait until it is durable.
+
+        Raises: MalformedPayloadError, PayloadTooLargeError, JournalUnavailableError,
+        OverloadedError while closing.
+        """
+        if self._closing:
+            raise OverloadedError("the gateway is stopping")
+        if (
+            self._open.bytes + len(payload.body) > OPEN_BYTES_MAX
+            or len(self._waiting) >= OPEN_REQUESTS_MAX
+        ):
+            raise OverloadedError("the group before is still being written")
+        receipt = self._open.add(payload)
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._entries.append(
+            Entry(
+                arrival_ns=payload.arrival_ns,
+                transport=payload.transport,
+                identity=payload.identity,
+                length=len(payload.body),
+                wire_bytes=payload.wire_bytes,
+                signal=payload.signal,
+            )
+        )
+        self._waiting.append((future, receipt, self._clock()))
+        if len(self._waiting) == 1:
+            self._opened.set()
+        if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= GROUP_BYTES_MAX:
+            self._full.set()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Refused and cancelled in one turn of the loop: the caller hears of the second only.
+            if not future.cancelled() and future.exception() is not None:
+                self._forsake(len(payload.body))
+            raise
+
+    def close(self) -> None:
+        """Refuse new requests; `run` returns once the open group is durable."""
+        self._closing = True
+        self._opened.set()
+        self._full.set()
+
+    async def run(self) -> None:
+        """Write group after group until closed."""
+        while True:
+            await self._opened.wait()
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._opened.clear()
+                continue
+            for _ in range(1 + PATIENCE_DELAYS):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._delay_s):
+                        await self._full.wait()
+                if self._full.is_set() or not self._is_behind():
+                    break
+            await self._write()
+
+    async def _write(self) -> None:
+        entries, self._entries = tuple(self._entries), []
+        waiting, self._waiting = self._waiting, []
+        if not self._closing:
+            self._full.clear()
+            self._opened.clear()
+        batch = self._open.take(self._sequence)
+        record = GroupRecord(sequence=self._sequence, entries=entries, body=batch.arena.data)
+        try:
+            await self._append(record)
+        except WeirError as error:
+            for (future, _, _), entry in zip(waiting, entries, strict=True):
+                if future.done():  # its client is gone, so nobody else gives the bytes back
+                    self._forsake(entry.length)
+                else:
+                    future.set_exception(error)
+            return
+        self._sequence += 1
+        # Handed on before the acknowledgements, so that a scrape that follows an answer counts it.
+        self._hand_over(batch)
+        for future, receipt, _ in waiting:
+            if not future.done():
+                future.set_result(receipt)
+        now = self._clock()
+        self._observe([now - start for _, _, start in waiting], len(batch.spans))

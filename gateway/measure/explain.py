@@ -1,0 +1,277 @@
+"""Make an anomaly of an alarm: numbers, words, and the traces that show it.
+
+Law: an explanation reads state and changes none. Device names stand in evidence only, never in the
+summary, which leaves the site.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from gateway.batch import Anomaly, AnomalyKind, Evidence, Float64, Severity
+from gateway.measure.baseline import ETA, Baseline
+from gateway.measure.burn import (
+    budget_remaining,
+    burn_rate,
+    seconds_to_exhaustion,
+    wilson_lower,
+)
+from gateway.measure.drift import Alarm, Bank
+from gateway.measure.episodes import anomaly_id
+from gateway.measure.evidence import Sample, spread
+from gateway.measure.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
+from gateway.measure.settings import SECOND_NS
+from gateway.measure.slo import Burn, Objectives
+from gateway.measure.state import Int64
+from gateway.measure.streams import Stream
+from gateway.measure.windows import DAY_S
+
+# A drift whose debiased PSI is surely above this wakes a person.
+PAGE_PSI_MIN: Final = 0.1
+# Bins that carry this share of the over-representation are the ones evidence is taken from.
+BINS_SHARE: Final = 0.8
+# A device carries a drift when it shows those bins surely more often than the baseline, this many
+# times as often, and not far less often than the worst device.
+DEVICE_RATIO_MIN: Final = 2.0
+DEVICE_SHARE_OF_WORST: Final = 0.25
+DEVICE_ROWS_MIN: Final = 3
+MAIN_VERSION_SHARE: Final = 0.8
+PERIOD_S: Final = 30 * DAY_S
+
+
+def drift_numbers(
+    counts: Float64, size: float, baseline: Baseline, shares: Float64
+) -> dict[str, float]:
+    """Return the indices of a window against a baseline. `size` counts independent events."""
+    n0 = baseline.events / baseline.phi
+    k = 1 / n0 + 1 / max(size, 1.0)
+    q = jeffreys(counts)
+    raw = float(psi_terms(q, shares).sum())
+    debiased = raw - float(psi_null(baseline.bins, k))
+    margin = Z_95 * float(psi_sd(q, shares, max(size, 1.0), n0))
+    return {
+        "psi": raw,
+        "psi_debiased": debiased,
+        "psi_debiased_low": debiased - margin,
+        "psi_debiased_high": debiased + margin,
+        "js_nats": float(js(q, shares)),
+    }
+
+
+def drift_anomaly(
+    alarm: Alarm,
+    *,
+    stream: Stream,
+    bank: Bank,
+    baseline: Baseline,
+    owner: str,
+    tolerance: float,
+    tick_s: float,
+    sample: Sample,
+    place: int,
+    device_names: Sequence[str],
+) -> Anomaly:
+    """Explain a drift alarm."""
+    shares = baseline.shares
+    since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
+    size = float(since.sum()) / baseline.phi
+    numbers = drift_numbers(since.astype(np.float64), size, baseline, shares)
+    window, window_size = bank.window(np.array([alarm.row]))
+    recent = drift_numbers(window[0, : baseline.bins], float(window_size[0]), baseline, shares)
+    needed = special.chdtri(max(baseline.bins - 1, 1), ETA) / (tolerance / 2) ** 2
+    bound = float(bank.log_bound[alarm.row])
+    numbers |= {
+        "psi_ewma": recent["psi"],
+        "psi_ewma_debiased": recent["psi_debiased"],
+        "log_evidence": alarm.log_evidence,
+        "log_evidence_bound": bound,
+        "delta": float(bank.delta[alarm.row]),
+        "phi": baseline.phi,
+        "window_events": float(since.sum()),
+        "baseline_events": float(baseline.events),
+        "baseline_is_large_enough": float(baseline.events / baseline.phi >= needed),
+        "false_alarms_per_30d": PERIOD_S / tick_s / float(np.exp(bound)),
+    }
+    q = jeffreys(since.astype(np.float64))
+    over = _over_represented(q, shares)
+    held, devices = _carriers(sample, place, baseline, over, float(shares[over].sum()))
+    evidence = _drift_evidence(stream, held, place, baseline, device_names)
+    most = ", ".join(
+        f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
+        for each in over[:3].tolist()
+    )
+    is_page = numbers["psi_debiased_low"] >= PAGE_PSI_MIN
+    return Anomaly(
+        id=anomaly_id(
+            AnomalyKind.DRIFT, stream.model, stream.version, stream.signal, alarm.onset_ns
+        ),
+        kind=AnomalyKind.DRIFT,
+        severity=Severity.PAGE if is_page else Severity.TICKET,
+        owner=owner,
+        model=stream.model,
+        version=stream.version,
+        subject=stream.signal,
+        summary=(
+            f"{stream.signal} of {stream.model} {stream.version} has drifted from its baseline: "
+            f"{most} (dominant change: {alarm.bet})"
+        ),
+        onset_ns=alarm.onset_ns,
+        raised_ns=alarm.end_ns,
+        numbers=numbers | devices,
+        evidence=evidence,
+    )
+
+
+def _over_represented(q: Float64, shares: Float64) -> Int64:
+    """Return the bins that carry most of the excess, largest first; at least one."""
+    terms = np.where(q > shares, psi_terms(q, shares), 0.0)
+    order = np.argsort(-terms, kind="stable")
+    before = np.cumsum(terms[order]) - terms[order]
+    used = (before < BINS_SHARE * terms.sum()) & (terms[order] > 0)
+    chosen: Int64 = order[used] if used.any() else order[:1]
+    return chosen
+
+
+def _carriers(
+    sample: Sample, place: int, baseline: Baseline, over: Int64, expected: float
+) -> tuple[Sample, dict[str, float]]:
+    """Return the rows in those bins, of the devices that carry the change, and counts of them."""
+    known = sample.take(sample.bins[:, place] >= 0)
+    is_over = np.isin(baseline.group[known.bins[:, place]], over)
+    devices, of_row = np.unique(known.device, return_inverse=True)
+    rows = np.bincount(of_row, minlength=len(devices))
+    hits = np.bincount(of_row, weights=is_over, minlength=len(devices))
+    share = hits / np.maximum(rows, 1)
+    limit = min(DEVICE_RATIO_MIN * expected, (1 + expected) / 2)
+    carries = (share >= limit) & (rows >= DEVICE_ROWS_MIN)
+    carries &= wilson_lower(hits, rows) > expected
+    carries &= share >= DEVICE_SHARE_OF_WORST * share[carries].max(initial=0.0)
+    if carries.any():
+        is_over = is_over & carries[of_row]
+    counts = {
+        "devices_seen": float(len(devices)),
+        "devices_carrying": float(carries.sum()),
+        "device_share_ratio_max": float(share.max(initial=0.0)),
+        "baseline_share_ratio": expected,
+    }
+    return known.take(is_over), counts
+
+
+def _drift_evidence(
+    stream: Stream,
+    held: Sample,
+    place: int,
+    baseline: Baseline,
+    device_names: Sequence[str],
+) -> tuple[Evidence, ...]:
+    reasons: dict[int, str] = {}
+    evidence = []
+    for at in spread(held).tolist():
+        fine = int(held.bins[at, place])
+        if fine not in reasons:
+            now, before = baseline.group[fine], baseline.shares[baseline.group[fine]]
+            reasons[fine] = (
+                f"{stream.signal} is {baseline.grid.describe(fine)}; "
+                f"{before:.2%} of the baseline lies in {baseline.describe(int(now))}"
+            )
+        evidence.append(_evidence(held, at, device_names, reasons[fine]))
+    return tuple(evidence)
+
+
+def _evidence(sample: Sample, at: int, device_names: Sequence[str], reason: str) -> Evidence:
+    hi, lo = sample.ids[at].tolist()
+    device = device_names[int(sample.device[at])]
+    return Evidence(trace_id=f"{hi:016x}{lo:016x}", device=device, reason=reason)
+
+
+def burn_anomaly(
+    burn: Burn,
+    objectives: Objectives,
+    samples: Sequence[tuple[str, Sample]],
+    device_names: Sequence[str],
+) -> Anomaly:
+    """Explain a burning SLO. `samples` are the bad rows of each version of the model."""
+    item = objectives.items[burn.objective]
+    long_good, long_bad = objectives.counts(burn.objective, burn.pair.long_s)
+    short_good, short_bad = objectives.counts(burn.objective, burn.pair.short_s)
+    period_good, period_bad = objectives.counts(burn.objective, item.windows_s[-1])
+    long_rate = burn_rate(long_bad, long_good + long_bad, item.budget) or 0.0
+    short_rate = burn_rate(short_bad, short_good + short_bad, item.budget) or 0.0
+    period = period_good + period_bad
+    left = seconds_to_exhaustion(period_bad, period, item.budget, short_bad / burn.pair.short_s)
+    numbers = {
+        "burn_rate_long": long_rate,
+        "burn_rate_short": short_rate,
+        "factor": burn.pair.factor,
+        "long_window_s": float(burn.pair.long_s),
+        "short_window_s": float(burn.pair.short_s),
+        "long_bad": float(long_bad),
+        "long_events": float(long_good + long_bad),
+        "short_bad": float(short_bad),
+        "short_events": float(short_good + short_bad),
+        "budget_remaining_ratio": budget_remaining(period_bad, period, item.budget),
+        "is_confident": float(burn.confident),
+    }
+    if left is not None:
+        numbers["seconds_to_exhaustion"] = left
+    version, evidence, devices = _bad_rows(burn, objectives, samples, device_names)
+    numbers["devices_failing"] = float(devices)
+    onset_ns = objectives.onset_ns(burn)
+    return Anomaly(
+        id=anomaly_id(AnomalyKind.SLO_BURN, item.model, version, item.slo.name, onset_ns),
+        kind=AnomalyKind.SLO_BURN,
+        severity=Severity.PAGE if burn.pages else Severity.TICKET,
+        owner=item.owner,
+        model=item.model,
+        version=version,
+        subject=item.slo.name,
+        summary=(
+            f"SLO {item.slo.name} of {item.model} burns its error budget at "
+            f"{long_rate:.1f} times the allowed rate over {burn.pair.long_s / 60:.0f} min: "
+            f"{long_bad} of {long_good + long_bad} bad"
+            + ("" if burn.confident else " (few events, low confidence)")
+        ),
+        onset_ns=onset_ns,
+        raised_ns=burn.at_ns,
+        numbers=numbers,
+        evidence=evidence,
+    )
+
+
+def _bad_rows(
+    burn: Burn,
+    objectives: Objectives,
+    samples: Sequence[tuple[str, Sample]],
+    device_names: Sequence[str],
+) -> tuple[str, tuple[Evidence, ...], int]:
+    """Return the version that most bad rows have, "" if none, evidence, and count of devices."""
+    limit_ns = int(objectives.threshold_ns[burn.objective])
+    by_status = bool(objectives.by_status[burn.objective])
+    bad = [
+        (version, sample.take(sample.failed if by_status else sample.duration_ns > limit_ns))
+        for version, sample in samples
+    ]
+    total = sum(len(sample.device) for _, sample in bad)
+    if not total:
+        return "", (), 0
+    version, most = max(bad, key=lambda each: len(each[1].device))
+    joined = Sample(
+        **{
+            name: np.concatenate([getattr(sample, name) for _, sample in bad])
+            for name in ("ids", "device", "event_ns", "duration_ns", "failed", "bins")
+        }
+    )
+    joined = joined.take(np.argsort(-joined.event_ns, kind="stable"))
+    evidence = tuple(
+        _evidence(
+            joined,
+            at,
+            device_names,
+            "failed" if by_status else f"took {joined.duration_ns[at] / SECOND_NS:.3f} s",
+        )
+        for at in spread(joined).tolist()
+    )
+    is_main = len(most.device) >= MAIN_VERSION_SHARE * total
+    return version if is_main else "", evidence, len(np.unique(joined.device))

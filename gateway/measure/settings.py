@@ -1,0 +1,36 @@
+"""Knobs of the measurements, in the units in which they are used.
+
+Law: a setting is a number; nothing here reads a file.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+SECOND_NS: Final = 1_000_000_000
+# How far `advance` stays behind the clock, so that a group that is still being written when an
+# idle step happens lands in the same tick in which a replay would put it.
+ADVANCE_GRACE_NS: Final = 2 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureSettings:
+    """Limits and periods of the measurements. Units: seconds and counts, as named."""
+
+    drift_tick_s: float = 10.0
+    # Events of which a baseline is learned.
+    baseline_events: int = 4000
+    # Pairs of model and version; later ones count in the series ("~other", "~other").
+    series_max: int = 1024
+    devices_max: int = 100_000
+    # How far alert evaluation stays behind the newest arrival.
+    lateness_s: float = 30.0
+    # How far an event time may lie in the future before it is clamped.
+    clock_ahead_s: float = 120.0
+    # How long a drift or a burn must be gone before its anomaly is resolved.
+    drift_quiet_s: float = 3600.0
+    slo_quiet_s: float = 600.0
+
+    @property
+    def drift_tick_ns(self) -> int:
+        """Length of a drift tick in nanoseconds."""
+        return round(self.drift_tick_s * SECOND_NS)

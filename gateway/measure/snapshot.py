@@ -1,0 +1,157 @@
+"""What `measure` shows to /metrics and the API: plain, immutable copies.
+
+Law: nothing here refers to live state, so another thread may read it while the core goes on. A
+value that does not exist is None or absent, never NaN or infinite.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.batch import Anomaly
+from gateway.measure.state import Int64
+
+
+class BaselineState(StrEnum):
+    """How far a signal's baseline is."""
+
+    COLLECTING = "collecting"
+    INHERITED = "inherited"  # that of the version before, see `streams`
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemplar:
+    """One trace of a latency bucket."""
+
+    trace_id: str
+    value_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyView:
+    """Shape: cumulative and exemplars have one place more than edges_s, for +Inf."""
+
+    edges_s: tuple[float, ...]
+    cumulative: tuple[int, ...]
+    sum_s: float
+    exemplars: tuple[Exemplar | None, ...]
+    # p50, p95, p99 in seconds, of the last five to ten minutes and of all time; empty if none.
+    recent_s: tuple[float, ...]
+    all_time_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftView:
+    """The window now (EWMA with a half-life of 32 ticks) against the baseline.
+
+    Shape: bins, expected and current (bins,): what each bin is, its share then and now; current is
+    empty before the first tick.
+    """
+
+    bins: tuple[str, ...]
+    expected: tuple[float, ...]
+    current: tuple[float, ...]
+
+    psi: float
+    psi_debiased: float
+    js_nats: float
+    log_evidence: float  # at least 0
+    log_evidence_bound: float
+    delta: float
+    phi: float
+    window_events: float
+    baseline_events: int
+    baseline_digest: str
+    is_unsteady: bool
+    is_alarmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalView:
+    """One signal of a series.
+
+    Shape: counts are those of the grid's bins, then missing, then odd. `edges` is empty for
+    classes, `values` for numbers.
+    """
+
+    signal: str
+    grid: str
+    edges: tuple[float, ...]
+    values: tuple[str, ...]
+    counts: tuple[int, ...]
+    state: BaselineState
+    collected: int
+    candidate_digest: str | None
+    drift: DriftView | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesView:
+    """One model and version."""
+
+    model: str
+    version: str
+    ok: int
+    failed: int
+    cold_starts: int
+    latency: LatencyView
+    signals: tuple[SignalView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowView:
+    """One window of an SLO. burn_rate is None without events."""
+
+    window_s: int
+    good: int
+    bad: int
+    burn_rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloView:
+    """One SLO of one model; the last window is its period."""
+
+    model: str
+    slo: str
+    indicator: str
+    objective: float
+    threshold_s: float | None
+    windows: tuple[WindowView, ...]
+    budget_remaining_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesView:
+    """Shape: all (devices,). Units: ns; least_delay_ns is NO_DELAY where none was seen lately."""
+
+    names: tuple[str, ...]
+    last_event_ns: Int64
+    last_arrival_ns: Int64
+    spans: Int64
+    bytes: Int64
+    least_delay_ns: Int64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Spans with an event time that was not simply right, and what did not fit a limit."""
+
+    clamped: int
+    late: int
+    too_late: int
+    other_device_spans: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that is measured. Units: now_ns is the newest time that was taken into account."""
+
+    now_ns: int
+    series: tuple[SeriesView, ...]
+    slos: tuple[SloView, ...]
+    devices: DevicesView
+    counters: Counters
+    open_anomalies: tuple[Anomaly, ...]
+    # (kind, model, count) of all that were ever raised.
+    anomalies_raised: tuple[tuple[str, str, int], ...]

@@ -1,0 +1,163 @@
+"""Copy live state into the snapshot.
+
+Law: reads only, but for staged counts that move to where they belong.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from gateway.contract.plan import Plan
+from gateway.measure.burn import budget_remaining, burn_rate
+from gateway.measure.devices import Devices
+from gateway.measure.explain import drift_numbers
+from gateway.measure.grid import GridKind
+from gateway.measure.latency import Latency, quantiles_s
+from gateway.measure.settings import SECOND_NS
+from gateway.measure.slo import Objectives
+from gateway.measure.snapshot import (
+    BaselineState,
+    DevicesView,
+    DriftView,
+    Exemplar,
+    LatencyView,
+    SignalView,
+    SloView,
+    WindowView,
+)
+from gateway.measure.streams import Streams
+
+# The index counts as gone when its upper end is below the tolerance or below this many standard
+# errors of what an unchanged signal shows.
+NOISE_SD: Final = 3.0
+
+
+def is_back(plan: Plan, streams: Streams, number: int) -> bool:
+    """Say whether a stream's recent window is within what is benign."""
+    baseline = streams.baselines[number]
+    tolerance = plan.contracts[streams.items[number].contract].drift.tolerance
+    window, size = streams.bank.window(np.array([number]))
+    independent = max(float(size[0]), 1.0)
+    numbers = drift_numbers(window[0, : baseline.bins], independent, baseline, baseline.shares)
+    k = baseline.phi / baseline.events + 1 / independent
+    noise = NOISE_SD * float(np.sqrt(2 * (baseline.bins - 1))) * k
+    return numbers["psi_debiased_high"] < max(tolerance**2, noise)
+
+
+def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | None:
+    baseline = streams.baselines.get(number)
+    bank = streams.bank
+    if baseline is None:
+        return None
+    window, size = bank.window(np.array([number]))
+    counts = window[0, : baseline.bins]
+    if not counts.sum():
+        numbers = {"psi": 0.0, "psi_debiased": 0.0, "js_nats": 0.0}
+    else:
+        numbers = drift_numbers(counts, float(size[0]), baseline, baseline.shares)
+    total = float(counts.sum())
+    return DriftView(
+        bins=tuple(baseline.describe(each) for each in range(baseline.bins)),
+        expected=tuple(baseline.shares.tolist()),
+        current=tuple((counts / total).tolist()) if total else (),
+        psi=numbers["psi"],
+        psi_debiased=numbers["psi_debiased"],
+        js_nats=numbers["js_nats"],
+        log_evidence=max(0.0, float(bank.evidence[number])),
+        log_evidence_bound=float(bank.log_bound[number]),
+        delta=float(bank.delta[number]),
+        phi=baseline.phi,
+        window_events=float(size[0]) * baseline.phi,
+        baseline_events=baseline.events,
+        baseline_digest=baseline.digest,
+        is_unsteady=baseline.unsteady,
+        is_alarmed=is_alarmed,
+    )
+
+
+def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalView:
+    """Copy one signal."""
+    item, grid = streams.items[number], streams.grid(number)
+    if number in streams.inherited:
+        state = BaselineState.INHERITED
+    elif number in streams.baselines:
+        state = BaselineState.FROZEN
+    else:
+        state = BaselineState.COLLECTING
+    candidate = streams.candidates.get(number)
+    is_classes = grid.kind is GridKind.CLASSES
+    return SignalView(
+        signal=item.signal,
+        grid=grid.name,
+        edges=() if is_classes else tuple(grid.edges().tolist()),
+        values=grid.values,
+        counts=tuple(streams.counts(number).tolist()),
+        state=state,
+        collected=int(streams.lanes[item.lane].seen[item.row]),
+        candidate_digest=None if candidate is None else candidate.digest,
+        drift=_drift(streams, number, is_alarmed=is_alarmed),
+    )
+
+
+def latency_view(latency: Latency, series: int) -> LatencyView:
+    """Copy the latencies of one series."""
+    exemplars = tuple(
+        Exemplar(trace_id=f"{hi:016x}{lo:016x}", value_s=value / SECOND_NS) if value >= 0 else None
+        for (hi, lo), value in zip(
+            latency.exemplar_id[series].tolist(), latency.exemplar_ns[series].tolist(), strict=True
+        )
+    )
+    return LatencyView(
+        edges_s=tuple((latency.edges_ns / SECOND_NS).tolist()),
+        cumulative=tuple(np.cumsum(latency.histogram[series]).tolist()),
+        sum_s=int(latency.sum_ns[series]) / SECOND_NS,
+        exemplars=exemplars,
+        recent_s=quantiles_s(latency.recent(series)),
+        all_time_s=quantiles_s(latency.all_time(series)),
+    )
+
+
+def slo_views(objectives: Objectives) -> tuple[SloView, ...]:
+    """Copy the windows of all SLOs, with all events."""
+    totals = objectives.totals()
+    views = []
+    for index, item in enumerate(objectives.items):
+        windows = []
+        for window_s in item.windows_s:
+            good, bad = totals[window_s][index].tolist()
+            windows.append(
+                WindowView(
+                    window_s=window_s,
+                    good=good,
+                    bad=bad,
+                    burn_rate=burn_rate(bad, good + bad, item.budget),
+                )
+            )
+        period = windows[-1]
+        views.append(
+            SloView(
+                model=item.model,
+                slo=item.slo.name,
+                indicator=item.slo.indicator.value,
+                objective=item.slo.objective,
+                threshold_s=item.slo.threshold,
+                windows=tuple(windows),
+                budget_remaining_ratio=budget_remaining(
+                    period.bad, period.good + period.bad, item.budget
+                ),
+            )
+        )
+    return tuple(views)
+
+
+def devices_view(devices: Devices) -> DevicesView:
+    """Copy the devices."""
+    count = len(devices)
+    return DevicesView(
+        names=devices.names,
+        last_event_ns=devices.last_event_ns[:count].copy(),
+        last_arrival_ns=devices.last_arrival_ns[:count].copy(),
+        spans=devices.spans[:count].copy(),
+        bytes=devices.bytes[:count].copy(),
+        least_delay_ns=devices.offsets_ns(),
+    )

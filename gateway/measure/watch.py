@@ -1,0 +1,141 @@
+"""Turn alarms and burning SLOs into anomalies, and end them.
+
+Law: everything is decided at tick ends and judged slots, in order, never at the time of the call.
+"""
+
+import json
+
+from gateway.batch import Anomaly, AnomalyKind, Severity
+from gateway.contract.plan import Plan
+from gateway.measure.devices import Devices
+from gateway.measure.drift import Alarm
+from gateway.measure.episodes import Episodes
+from gateway.measure.evidence import Ring
+from gateway.measure.explain import burn_anomaly, drift_anomaly
+from gateway.measure.series import SeriesTable
+from gateway.measure.settings import SECOND_NS, MeasureSettings
+from gateway.measure.slo import Burn, Objectives
+from gateway.measure.streams import Streams
+from gateway.measure.views import is_back
+
+
+class Watch:
+    """Open anomalies, and the parts whose state they explain."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: MeasureSettings,
+        *,
+        series: SeriesTable,
+        streams: Streams,
+        objectives: Objectives,
+        devices: Devices,
+        recent: Ring,
+        bad: Ring,
+    ) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.series = series
+        self.streams = streams
+        self.objectives = objectives
+        self.devices = devices
+        self.episodes = Episodes()
+        self._recent = recent
+        self._bad = bad
+        self._quiet_drift_ns = round(settings.drift_quiet_s * SECOND_NS)
+        self._quiet_slo_ns = round(settings.slo_quiet_s * SECOND_NS)
+
+    def turn(self, now_ns: int) -> list[Anomaly]:
+        """Close ticks and judge SLOs up to a time; return what is raised, louder or resolved."""
+        anomalies = [
+            anomaly
+            for alarm in self.streams.turn(now_ns)
+            if (anomaly := self._maybe_drift(alarm)) is not None
+        ]
+        anomalies += self._quiet_drifts(now_ns)
+        for at_ns, burns in self.objectives.turn(now_ns):
+            anomalies += self._judged(at_ns, burns)
+        return anomalies
+
+    def _maybe_drift(self, alarm: Alarm) -> Anomaly | None:
+        stream = self.streams.items[alarm.row]
+        key = _drift_key(stream.key)
+        self.streams.collect(alarm.row)
+        if key in self.episodes.open:
+            self.episodes.open[key].quiet_ns = None
+            return None
+        contract = self.plan.contracts[stream.contract]
+        lane = self.streams.lanes[stream.lane]
+        anomaly = drift_anomaly(
+            alarm,
+            stream=stream,
+            bank=self.streams.bank,
+            baseline=self.streams.baselines[alarm.row],
+            owner=contract.owner,
+            tolerance=contract.drift.tolerance,
+            tick_s=self.settings.drift_tick_s,
+            sample=self._recent.newest(stream.series),
+            place=int(lane.place_of_series[stream.series]),
+            device_names=self.devices.names,
+        )
+        return self.episodes.start(key, anomaly)
+
+    def _quiet_drifts(self, now_ns: int) -> list[Anomaly]:
+        """Resolve drifts whose index has been within the tolerance for long enough."""
+        resolved: list[Anomaly] = []
+        for key, episode in list(self.episodes.open.items()):
+            anomaly = episode.anomaly
+            if anomaly.kind is not AnomalyKind.DRIFT:
+                continue
+            number = self.streams.number_of(anomaly.model, anomaly.version, anomaly.subject)
+            if number is None or number not in self.streams.baselines:
+                resolved.append(self.episodes.resolve(key, now_ns))
+                continue
+            last_ns = int(self.streams.bank.recent_ns[number].max())
+            if last_ns <= episode.checked_ns:
+                continue
+            is_quiet = is_back(self.plan, self.streams, number)
+            if episode.quiet_for_ns(is_quiet, last_ns) >= self._quiet_drift_ns:
+                resolved.append(self.episodes.resolve(key, last_ns))
+                self.streams.bank.clear(number, last_ns)
+        return resolved
+
+    def _judged(self, at_ns: int, burns: list[Burn]) -> list[Anomaly]:
+        """Turn one judgement of the SLOs into what is to be told."""
+        told: list[Anomaly] = []
+        burning: set[str] = set()
+        for burn in burns:
+            item = self.objectives.items[burn.objective]
+            key = _burn_key(item.model, item.slo.name)
+            burning.add(key)
+            episode = self.episodes.open.get(key)
+            if episode is None:
+                told.append(self.episodes.start(key, self._burn(burn)))
+            else:
+                episode.quiet_for_ns(False, at_ns)
+                if burn.pages and episode.anomaly.severity is not Severity.PAGE:
+                    told.append(self.episodes.escalate(key, self._burn(burn)))
+        for key, episode in list(self.episodes.open.items()):
+            if episode.anomaly.kind is not AnomalyKind.SLO_BURN or key in burning:
+                continue
+            if episode.quiet_for_ns(True, at_ns) >= self._quiet_slo_ns:
+                told.append(self.episodes.resolve(key, at_ns))
+        return told
+
+    def _burn(self, burn: Burn) -> Anomaly:
+        contract = self.objectives.items[burn.objective].contract
+        samples = [
+            (self.series.names[series][1], self._bad.newest(series))
+            for series in range(len(self.series))
+            if self.series.contract[series] == contract
+        ]
+        return burn_anomaly(burn, self.objectives, samples, self.devices.names)
+
+
+def _drift_key(key: tuple[str, str, str]) -> str:
+    return json.dumps(["drift", *key], ensure_ascii=False)
+
+
+def _burn_key(model: str, slo: str) -> str:
+    return json.dumps(["slo_burn", model, slo], ensure_ascii=False)

@@ -1,0 +1,127 @@
+"""Scan OTLP request bodies into the open batch, and close it.
+
+Law: `OpenBatch.add` either takes a request whole (refused spans counted) or leaves the batch as it
+was. The body is copied once, into the arena that the journal writes and all columns point into.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gateway.batch import Batch, Int32, Payload, Receipt
+from gateway.otlp.kernel import REJECTIONS, Scanner, pivot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request and one batch may hold.
+
+    Units: counts per request, bytes, levels of AnyValue. Each has its reason.
+    """
+
+    # Two bytes on the wire become a row of 136 bytes, so the count is bounded before the table is.
+    spans_max: int = 65_536
+    # Attributes, events, links, resources and scopes of a request together; 40 to 64 bytes each.
+    items_max: int = 1_048_576
+    # upb and the pure Python decoder stop near 50 levels; real traces use two.
+    depth_max: int = 16
+    text_bytes_max: int = 1 << 20
+    # Distinct attribute keys a site may show in its life; later ones are kept, but not by number.
+    keys_max: int = 8_192
+    # A batch is handed on long before this; it only bounds what one group may hold.
+    arena_bytes_max: int = 256 << 20
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class OpenBatch:
+    """The one open batch of the intake.
+
+    `slot_keys` are the attribute keys that contracts name; they are interned first, so that no
+    stream of strange keys can push them out of the table.
+    """
+
+    def __init__(self, slot_keys: Sequence[bytes], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._scanner = Scanner(
+            keys_max=limits.keys_max,
+            depth_max=limits.depth_max,
+            spans_max=limits.spans_max,
+            items_max=limits.items_max,
+            text_bytes_max=limits.text_bytes_max,
+            arena_bytes_max=limits.arena_bytes_max,
+        )
+        self._slot_of_key = np.full(limits.keys_max + 1, -1, dtype=np.int32)
+        self._slots = len(slot_keys)
+        for slot, key in enumerate(slot_keys):
+            number = self._scanner.intern(key)
+            assert number >= 0, "contracts name more keys than the table holds"
+            self._slot_of_key[number] = slot
+        self._identities: dict[str, int] = {}
+        self._arrival_ns = 0
+
+    @property
+    def spans(self) -> int:
+        """Count of spans taken so far."""
+        return self._scanner.spans
+
+    @property
+    def bytes(self) -> int:
+        """Size of the bodies taken so far, in bytes."""
+        return self._scanner.bytes
+
+    def key_text(self, key: int) -> str:
+        """Return the text of an interned key."""
+        return self._scanner.key_text(key).decode()
+
+    def add(self, payload: Payload) -> Receipt:
+        """Scan one request into the batch.
+
+        Raises: MalformedPayloadError, PayloadTooLargeError; the batch is unchanged then.
+        """
+        identity = self._identities.get(payload.identity)
+        if identity is None:
+            identity = len(self._identities)
+        accepted, rejected, reason = self._scanner.scan(
+            payload.body, payload.arrival_ns, identity, payload.transport, payload.wire_bytes
+        )
+        self._identities[payload.identity] = identity
+        self._arrival_ns = max(self._arrival_ns, payload.arrival_ns)
+        return Receipt(accepted=accepted, rejected=rejected, reason=REJECTIONS[reason])
+
+    def take(self, sequence: int) -> Batch:
+        """Close the batch under its journal sequence and start an empty one."""
+        tables = self._scanner.take()
+
+        def slots(attributes: str, owners: str) -> Int32:
+            table = tables[attributes].view(np.uint8)
+            return pivot(table, self._slot_of_key, self._slots, len(tables[owners]))
+
+        batch = Batch(
+            sequence=sequence,
+            arrival_ns=self._arrival_ns,
+            identities=tuple(self._identities),
+            slots=slots("span_attributes", "spans"),
+            resource_slots=slots("resource_attributes", "resources"),
+            scope_slots=slots("scope_attributes", "scopes"),
+            slot_of_key=self._slot_of_key,
+            **tables,
+        )
+        self._identities = {}
+        self._arrival_ns = 0
+        return batch
+
+
+def decode(
+    payloads: Iterable[Payload],
+    slot_keys: Sequence[bytes] = (),
+    sequence: int = 1,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Batch:
+    """Scan payloads into a batch of their own; for replay, retrieval and tests."""
+    open_batch = OpenBatch(slot_keys, limits)
+    for payload in payloads:
+        open_batch.add(payload)
+    return open_batch.take(sequence)

@@ -1,0 +1,119 @@
+# Growable tables, the table of attribute keys, and what a scan carries along.
+
+cdef struct Rows:
+    uint8_t* data
+    Py_ssize_t count
+    Py_ssize_t capacity
+    Py_ssize_t width
+
+
+cdef int reserve(Rows* rows, Py_ssize_t more) except -1:
+    cdef Py_ssize_t wanted = rows.count + more
+    cdef Py_ssize_t capacity
+    cdef uint8_t* data
+    if wanted <= rows.capacity:
+        return 0
+    capacity = max(wanted, rows.capacity * 2, 64)
+    data = <uint8_t*> realloc(rows.data, capacity * rows.width)
+    if data == NULL:
+        raise MemoryError()
+    rows.data = data
+    rows.capacity = capacity
+    return 0
+
+
+cdef object copy_out(Rows* rows, object dtype):
+    """Copy a table into a numpy array of its exact size; the buffer stays warm for the next batch."""
+    table = np.empty(rows.count, dtype=dtype)
+    cdef uint8_t[::1] view
+    if rows.count:
+        view = table.view(np.uint8)
+        memcpy(&view[0], rows.data, rows.count * rows.width)
+    return table
+
+
+cdef enum:
+    T_ARENA = 0
+    T_REQUEST
+    T_RESOURCE
+    T_SCOPE
+    T_SPAN
+    T_EVENT
+    T_LINK
+    T_SPAN_ATTRIBUTE
+    T_RESOURCE_ATTRIBUTE
+    T_SCOPE_ATTRIBUTE
+    T_EVENT_ATTRIBUTE
+    T_LINK_ATTRIBUTE
+    TABLES
+
+# Requests of one batch mostly repeat the same few resources and scopes; a direct-mapped cache finds
+# them again. A miss costs a second row, never a wrong one.
+cdef enum:
+    CACHE_SLOTS = 1024
+    KEY_SLOTS_PER_KEY = 4
+
+cdef struct Seen:
+    uint64_t hash
+    uint32_t offset
+    uint32_t length
+    uint32_t schema_offset
+    uint32_t schema_length
+    int32_t row           # row + 1; 0 is an empty slot
+
+cdef struct KeyTable:
+    uint8_t* text
+    uint32_t* offset
+    uint32_t* length
+    int32_t* slot         # open addressing: key + 1, 0 is empty
+    int32_t* successor    # the key that followed key k last time, at k + 1; [0] follows "none"
+    uint64_t slots
+    int32_t count
+    int32_t limit
+    uint32_t text_used
+    uint32_t text_capacity
+
+cdef struct Limits:
+    int depth
+    Py_ssize_t spans
+    Py_ssize_t items
+    uint64_t text_bytes
+
+cdef struct State:
+    Rows rows[TABLES]
+    KeyTable keys
+    Limits limits
+    uint64_t seed
+    const uint8_t* base     # start of the arena while a body is filled
+    Seen* seen_resources
+    Seen* seen_scopes
+    Fault fault
+    const uint8_t* fault_at
+    int32_t rejection
+    Py_ssize_t rejected
+    int32_t request
+
+
+cdef inline bint fail(State* s, Fault fault, const uint8_t* at) noexcept nogil:
+    if s.fault == FINE:
+        s.fault = fault
+        s.fault_at = at
+    return False
+
+
+cdef inline bint done(State* s, Reader* r) noexcept nogil:
+    """End a walk: True when it ended cleanly."""
+    if r.fault != FINE:
+        return fail(s, r.fault, r.at)
+    return True
+
+
+cdef inline bint text(State* s, Field* f, uint32_t* offset, uint32_t* length) noexcept nogil:
+    """Take a string field: limit, UTF-8, position."""
+    if f.length > s.limits.text_bytes:
+        return fail(s, TEXT_TOO_LONG, f.data)
+    if not weir_utf8(f.data, f.length):
+        return fail(s, NOT_UTF8, f.data)
+    offset[0] = <uint32_t> (f.data - s.base)
+    length[0] = <uint32_t> f.length
+    return True

@@ -1,0 +1,89 @@
+"""The order in which a batch goes through the core: measure, decide, anonymize, encode.
+
+Law: statistics are computed from every span before anything is sampled or removed. The same
+function serves live batches and replay, so that replaying the journal gives the same result.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.anonymize import Anonymizer
+from gateway.batch import Batch, Clean, Findings, Transport, Verdict
+from gateway.decide import Decide
+from gateway.measure import Measure
+from gateway.otlp.encode import Chunk, encode
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """The three rooms with state, in their order.
+
+    `lock` is held while the state of the measurements changes; a reader of snapshots takes it.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    measure: Measure
+    decide: Decide
+    anonymize: Anonymizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a batch. Units: counts of spans."""
+
+    findings: Findings
+    verdict: Verdict
+    site: Clean
+    chunks: list[Chunk]
+    sampled_out: Mapping[str, int]
+    kept: int
+
+
+def run(batch: Batch, stages: Stages) -> Outcome:
+    """Take one batch through the core."""
+    with stages.lock:
+        findings = stages.measure.observe(batch)
+    verdict = stages.decide.judge(batch, findings)
+    site = stages.anonymize.site(batch, findings.contract)
+    export = stages.anonymize.export(batch, findings.contract, verdict)
+    chunks = encode(export)
+    stages.decide.spent(_by_contract(findings, verdict, chunks, stages), batch.arrival_ns)
+    lost = verdict.reason[~verdict.keep]
+    counts = np.bincount(lost, minlength=len(verdict.reasons))
+    return Outcome(
+        findings=findings,
+        verdict=verdict,
+        site=site,
+        chunks=chunks,
+        sampled_out={
+            reason: int(count)
+            for reason, count in zip(verdict.reasons, counts, strict=True)
+            if count
+        },
+        kept=len(export.spans),
+    )
+
+
+def _by_contract(
+    findings: Findings, verdict: Verdict, chunks: list[Chunk], stages: Stages
+) -> Int64:
+    """Share the encoded bytes out by kept rows. Shape: (contracts + 1,), the default last."""
+    places = stages.decide.contracts + 1
+    kept = np.bincount(findings.contract[verdict.keep] % places, minlength=places)
+    size = sum(len(chunk.body) for chunk in chunks)
+    return (kept * size // max(1, int(kept.sum()))).astype(np.int64)
+
+
+def by_transport(batch: Batch) -> dict[str, int]:
+    """Count the spans of a batch by the transport they came in on."""
+    requests = batch.requests
+    return {
+        transport.name.lower(): int(requests["spans"][requests["transport"] == transport].sum())
+        for transport in Transport
+    }

@@ -1,0 +1,203 @@
+"""OTLP/gRPC: the trace service over raw request bytes.
+
+Law: who is refused by its headers is refused before its message is taken off the wire, and every
+refusal that may be sent again says when, in both places where clients look for it.
+Source: OTLP specification 1.x, "OTLP/gRPC".
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+from grpc_status import rpc_status
+
+from gateway.batch import Transport
+from gateway.config import ReceiveSection
+from gateway.errors import (
+    RequestError,
+    StartError,
+    UnknownPathError,
+    WeirError,
+)
+from gateway.otlp import reply
+from gateway.receive.admission import Counters
+from gateway.receive.intake import Intake
+from gateway.receive.listening import (
+    Material,
+    address_text,
+    grpc_certificates,
+    host_and_port,
+    probe,
+    read_material,
+)
+
+PROTOCOL: Final = "OTLP/gRPC"
+EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+NOT_SERVED: Final = {
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
+
+METADATA_BYTES_MAX: Final = 16 * 1024
+CONNECTIONS_MAX: Final = 4_096
+STREAMS_MAX: Final = 256  # concurrent requests of one connection
+# Dead peers are noticed, live ones may keep their connection open through a quiet night.
+KEEPALIVE_MS: Final = 60_000
+KEEPALIVE_TIMEOUT_MS: Final = 20_000
+PING_INTERVAL_MIN_MS: Final = 10_000
+
+_GRPC: Final = Transport.GRPC
+
+
+class GrpcServer:
+    """Listen for OTLP/gRPC."""
+
+    def __init__(self, section: ReceiveSection, intake: Intake) -> None:
+        self._section = section
+        self._intake = intake
+        self._server: Any = None
+        self._material: Material | None = None
+        self._renewed: Any = None
+
+    async def start(self) -> str:
+        """Bind and serve; return `host:port` with the real port.
+
+        Raises: StartError.
+        """
+        listen = self._section.grpc.listen
+        host, port = host_and_port(listen)
+        self._material = read_material(self._section.tls)
+        probe(listen, PROTOCOL)
+        server = grpc.aio.server(options=self._options())
+        server.add_generic_rpc_handlers((_Services(self._intake),))
+        address = address_text(host, port)
+        try:
+            if self._material is None:
+                bound = server.add_insecure_port(address)
+            else:
+                bound = server.add_secure_port(address, self._credentials(self._material))
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {listen} for {PROTOCOL}") from error
+        await server.start()
+        self._server = server
+        return address_text(host, bound)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new request; give those under way grace_s seconds, then cancel them."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+            self._server = None
+
+    def reload_tls(self) -> None:
+        """Use the certificate that is on disk now for new connections.
+
+        Raises: StartError, and then the old one stays.
+        """
+        if self._material is not None:
+            material = read_material(self._section.tls)
+            if material is not None:
+                self._renewed = grpc_certificates(material)
+
+    def _credentials(self, material: Material) -> Any:
+        return grpc.dynamic_ssl_server_credentials(
+            grpc_certificates(material),
+            self._renewal,
+            require_client_authentication=material.client_ca is not None,
+        )
+
+    def _renewal(self) -> Any:
+        """Hand over a renewed certificate once; gRPC asks at each handshake."""
+        renewed, self._renewed = self._renewed, None
+        return renewed
+
+    def _options(self) -> list[tuple[str, int]]:
+        return [
+            # With port sharing a second gateway would silently take half of the requests.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", self._section.grpc.message_max),
+            ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
+            ("grpc.max_concurrent_streams", STREAMS_MAX),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+        ]
+
+
+class _Services:
+    """Choose the handler of a call by its headers; grpc asks before it reads the message."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._admission = intake.admission
+        self._gate = intake.gate
+        self._counters: Counters = intake.counters
+        self._export_handler = grpc.unary_unary_rpc_method_handler(self._export)
+        self._not_served = {
+            method: self._refusing(UnknownPathError(f"{signal} are not served here"))
+            for method, signal in NOT_SERVED.items()
+        }
+
+    def service(self, details: Any) -> Any:
+        """Return the handler of one call; None is answered UNIMPLEMENTED by grpc."""
+        method = details.method
+        if method != EXPORT:
+            return self._not_served.get(method)
+        self._counters.requests[_GRPC] += 1
+        try:
+            if self._gate.tokens_only:
+                self._gate.identify(_authorization(details.invocation_metadata), None)
+            self._admission.check(0)
+        except RequestError as error:
+            return self._refusing(error)
+        return self._export_handler
+
+    async def _export(self, body: bytes, context: Any) -> bytes:
+        size_bytes = len(body)
+        try:
+            gate = self._gate
+            identity = "" if gate.open else gate.identify(*_credentials_of(context))
+            self._admission.reserve(size_bytes)
+            return await self._intake.accept(body, _GRPC, identity, size_bytes)
+        except RequestError as error:
+            await self._abort(context, error)
+
+    def _refusing(self, error: WeirError) -> Any:
+        """Make a handler that answers without asking for the message."""
+
+        async def refuse(_messages: AsyncIterator[bytes], context: Any) -> None:
+            await self._abort(context, error)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    async def _abort(self, context: Any, error: WeirError) -> NoReturn:
+        self._counters.refuse(error, _source(context))
+        delay_s = self._admission.delay_s(error)
+        answer = rpc_status.to_status(reply.status_message(error, delay_s))
+        trailers = [*answer.trailing_metadata]
+        if delay_s is not None:
+            trailers.append(("google.rpc.retryinfo-bin", reply.retry_info(delay_s)))
+        await context.abort(answer.code, answer.details, tuple(trailers))
+        raise AssertionError("abort always raises")
+
+
+def _credentials_of(context: Any) -> tuple[str | None, bytes | None]:
+    certificates = context.auth_context().get("x509_pem_cert")
+    certificate = certificates[0] if certificates else None
+    return _authorization(context.invocation_metadata()), certificate
+
+
+def _authorization(metadata: Sequence[tuple[str, str]]) -> str | None:
+    for key, value in metadata:
+        if key == "authorization":
+            return value
+    return None
+
+
+def _source(context: Any) -> str:
+    """Take the address out of `ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`."""
+    peer: str = context.peer()
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")

@@ -1,0 +1,358 @@
+"""OTLP/HTTP: `POST /v1/traces` and the routes that the app adds, on aiohttp's low-level server.
+
+Law: a request passes credential, media type, size and room, in this order, before its body is
+read; every answer of 400 and above is a `google.rpc.Status`.
+The low-level server has no router, no middleware and no decompression of its own, which halves
+the time per request and leaves the ceilings to `inflate`.
+Source: OTLP specification 1.x, "OTLP/HTTP".
+"""
+
+import asyncio
+import math
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+
+from gateway.batch import Transport
+from gateway.config import ReceiveSection
+from gateway.errors import (
+    MalformedPayloadError,
+    MethodNotAllowedError,
+    PayloadTooLargeError,
+    RequestError,
+    RetryableError,
+    UnauthenticatedError,
+    UnknownPathError,
+    UnsupportedMediaError,
+    WeirError,
+    answer_of,
+)
+from gateway.otlp import reply
+from gateway.receive.admission import Hold, Reason
+from gateway.receive.http_wire import Acknowledgement, Wire
+from gateway.receive.inflate import Encoding, Inflater
+from gateway.receive.intake import Intake
+from gateway.receive.listening import (
+    address_text,
+    cannot_listen,
+    host_and_port,
+    read_material,
+    tls_context,
+)
+
+PROTOCOL: Final = "OTLP/HTTP"
+TRACES_PATH: Final = "/v1/traces"
+NOT_SERVED: Final = {"/v1/metrics": "metrics", "/v1/logs": "logs"}
+
+PROTOBUF: Final = "application/x-protobuf"
+JSON: Final = "application/json"
+SERVER: Final = "weir"  # in place of the versions that aiohttp would tell
+ACCEPTED_ENCODINGS: Final = ", ".join(reversed(Encoding))
+
+INLINE_BYTES: Final = 256 * 1024  # inflated on the loop in well under a millisecond
+STEP_BYTES: Final = 4 * 1024 * 1024  # at most, in a thread, before the account is asked again
+INFLATERS_MAX: Final = 2  # threads
+BODY_TIMEOUT_S: Final = 30.0
+BACKLOG: Final = 1_024
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+IDENTITY: Final = web.RequestKey("identity", str)
+
+_HTTP: Final = Transport.HTTP
+_CONTENT_TYPE: Final = hdrs.CONTENT_TYPE
+_CONTENT_ENCODING: Final = hdrs.CONTENT_ENCODING
+_EXPECT: Final = hdrs.EXPECT
+
+
+class _EncodingError(UnsupportedMediaError):
+    """The content encoding is not served; the answer lists those that are."""
+
+
+class HttpServer:
+    """Listen for OTLP/HTTP.
+
+    `routes` are (method, path, handler) that the app serves on the same port; a path that ends in
+    `/*` takes every last segment. The peer's identity is established before a handler is called,
+    see `identity_of`; a RequestError that a handler raises is answered as everywhere.
+    """
+
+    def __init__(
+        self,
+        section: ReceiveSection,
+        intake: Intake,
+        routes: Sequence[tuple[str, str, Handler]] = (),
+        *,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+    ) -> None:
+        self._section = section
+        self._body_max = section.http.body_max
+        self._body_timeout_s = body_timeout_s
+        self._intake = intake
+        self._admission = intake.admission
+        self._gate = intake.gate
+        self._counters = intake.counters
+        self._acknowledgement = Acknowledgement(PROTOBUF)
+        self._routes: dict[str, dict[str, Handler]] = {TRACES_PATH: {"POST": self._export}}
+        for method, path, handler in routes:
+            self._routes.setdefault(path, {})[method] = handler
+        self._executor = ThreadPoolExecutor(INFLATERS_MAX, "inflate")
+        self._wire: Wire | None = None
+        self._listener: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    async def start(self) -> str:
+        """Bind and serve; return `host:port` with the real port.
+
+        Raises: StartError.
+        """
+        listen = self._section.http.listen
+        host, port = host_and_port(listen)
+        read_material(self._section.tls)
+        self._tls = tls_context(self._section.tls)
+        self._wire = Wire(self._handle, self._failed)
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(
+                self._wire,
+                host,
+                port,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if self._tls else None,
+                backlog=BACKLOG,
+                reuse_address=True,
+            )
+        except OSError as error:
+            raise cannot_listen(listen, PROTOCOL, error) from error
+        bound: int = self._listener.sockets[0].getsockname()[1]
+        return address_text(host, bound)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new connection; give requests under way grace_s seconds, then cancel them."""
+        if self._listener is None or self._wire is None:
+            return
+        self._listener.close()
+        self._wire.pre_shutdown()
+        await self._wire.shutdown(grace_s)
+        await self._listener.wait_closed()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._listener = None
+
+    def reload_tls(self) -> None:
+        """Use the certificate that is on disk now for new connections.
+
+        Raises: StartError, and then the old one stays.
+        """
+        tls = self._section.tls
+        if self._tls is None or tls.cert is None:
+            return
+        read_material(tls)
+        self._tls.load_cert_chain(tls.cert, tls.key)
+
+    async def read_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
+        """Read and inflate the body of an added route under a ceiling of its own.
+
+        The bytes leave the account when this returns: what a route reads is small and short-lived.
+        Raises: RequestError.
+        """
+        hold = Hold(self._admission)
+        try:
+            encoding = _encoding(request)
+            wire = await self._read(request, hold, bytes_max)
+            return await self._inflate(encoding, wire, hold, bytes_max)
+        finally:
+            hold.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            if request.raw_path == TRACES_PATH and request.method == "POST":
+                return await self._export(request)
+            methods = self._find(request.path)
+            handler = methods.get(request.method)
+            if handler is None:
+                allow = ", ".join(sorted(methods))
+                error = MethodNotAllowedError(f"write {allow} instead of this method")
+                return self._refusal(request, error, {"Allow": allow})
+            request[IDENTITY] = self._identify(request)
+            return await handler(request)
+        except RequestError as error:
+            return self._refusal(request, error)
+        except ConnectionError:
+            self._counters.refused_requests[Reason.DISCONNECTED] += 1
+            raise
+
+    def _find(self, path: str) -> Mapping[str, Handler]:
+        """Look up a path, then the path of everything beside it.
+
+        Raises: UnknownPathError.
+        """
+        methods = self._routes.get(path)
+        if methods is None:
+            methods = self._routes.get(path.rpartition("/")[0] + "/*")
+        if methods is None:
+            signal = NOT_SERVED.get(path)
+            raise UnknownPathError(
+                f"{signal} are not served here" if signal else "there is nothing at this path"
+            )
+        return methods
+
+    async def _export(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._counters.requests[_HTTP] += 1
+        identity = "" if self._gate.open else self._identify(request)
+        _require_protobuf(request)
+        encoding = _encoding(request)
+        hold = Hold(self._admission)
+        try:
+            wire = await self._read(request, hold, self._body_max)
+            body = wire
+            if encoding is not Encoding.IDENTITY:
+                body = await self._inflate(encoding, wire, hold, self._body_max)
+            hold.shrink_to(len(body))
+            hold.hand_over()
+        finally:
+            hold.close()
+        answer = await self._intake.accept(body, _HTTP, identity, len(wire))
+        if not answer and request.keep_alive and request.version == HttpVersion11:
+            return self._acknowledgement
+        return web.Response(body=answer, headers={"Server": SERVER, _CONTENT_TYPE: PROTOBUF})
+
+    def _identify(self, request: web.BaseRequest) -> str:
+        certificate = None
+        if self._gate.certificates:
+            transport = request.transport
+            secured = transport.get_extra_info("ssl_object") if transport is not None else None
+            certificate = secured.getpeercert(binary_form=True) if secured is not None else None
+        return self._gate.identify(request.headers.get(hdrs.AUTHORIZATION), certificate)
+
+    async def _read(self, request: web.BaseRequest, hold: Hold, bytes_max: int) -> bytes:
+        """Read the body as it is on the wire; the account grows with what has arrived.
+
+        A declared length is checked and then not believed: a peer that declares much and sends
+        little would hold room that others need.
+        """
+        declared = request.content_length
+        if declared is not None and declared > bytes_max:
+            raise PayloadTooLargeError(
+                f"the body has {declared} bytes, the limit is {bytes_max} bytes"
+            )
+        self._admission.check(declared or 0)
+        content = request.content
+        if content.is_eof():
+            wire = content.read_nowait()
+            _check_size(len(wire), bytes_max)
+            hold.grow(len(wire))
+            return wire
+        if request.headers.get(_EXPECT, "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # One buffer, because a peer may send byte by byte and a list would keep an object of each.
+        buffer = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while piece := await content.readany():
+                    _check_size(len(buffer) + len(piece), bytes_max)
+                    hold.grow(len(piece))
+                    buffer += piece
+        except TimeoutError as error:
+            raise RetryableError(
+                f"the body did not arrive within {self._body_timeout_s:g} seconds"
+            ) from error
+        except web.RequestPayloadError as error:
+            raise MalformedPayloadError("the body does not follow its HTTP framing") from error
+        return bytes(buffer)
+
+    async def _inflate(self, encoding: Encoding, wire: bytes, hold: Hold, bytes_max: int) -> bytes:
+        """Inflate on the loop what is small, and the rest in a thread, step by step."""
+        if encoding is Encoding.IDENTITY:
+            return wire
+        inflater = Inflater(encoding, wire, bytes_max)
+        if len(wire) <= INLINE_BYTES:
+            inflater.step(INLINE_BYTES)
+            hold.grow(inflater.size_bytes)
+        loop = asyncio.get_running_loop()
+        while not inflater.done:
+            step_bytes = max(INLINE_BYTES, min(STEP_BYTES, self._admission.room_bytes))
+            hold.grow(step_bytes)
+            await loop.run_in_executor(self._executor, inflater.step, step_bytes)
+            hold.shrink_to(len(wire) + inflater.size_bytes)
+        return inflater.body
+
+    def _refusal(
+        self,
+        request: web.BaseRequest,
+        error: WeirError,
+        extra: Mapping[str, str] | None = None,
+    ) -> web.Response:
+        """Build the answer to a refused request and count it."""
+        self._counters.refuse(error, request.remote or "")
+        delay_s = self._admission.delay_s(error)
+        headers = {"Server": SERVER, **(extra or {})}
+        if delay_s is not None:
+            headers["Retry-After"] = str(math.ceil(delay_s))
+        if isinstance(error, UnauthenticatedError):
+            headers["WWW-Authenticate"] = "Bearer"
+        elif isinstance(error, _EncodingError):
+            headers["Accept-Encoding"] = ACCEPTED_ENCODINGS
+        if _media_type(request) == JSON:
+            headers["Content-Type"] = JSON
+            body = reply.status_json(error, delay_s)
+        else:
+            headers["Content-Type"] = PROTOBUF
+            body = reply.status(error, delay_s)
+        response = web.Response(status=answer_of(error).http_status, body=body, headers=headers)
+        # The rest of a body that is not wanted would have to be read before the next request.
+        if not request.content.is_eof():
+            response.force_close()
+        return response
+
+    def _failed(self, request: web.BaseRequest, status: int) -> web.StreamResponse:
+        """Answer what failed outside a handler: broken HTTP, or an error of our own."""
+        error: WeirError
+        if status < 500:
+            error = MalformedPayloadError("the HTTP request cannot be parsed")
+        else:
+            error = RetryableError("the request failed before it was committed")
+        response = self._refusal(request, error)
+        response.force_close()
+        return response
+
+
+def _check_size(size_bytes: int, bytes_max: int) -> None:
+    if size_bytes > bytes_max:
+        raise PayloadTooLargeError(f"the body has more than the limit of {bytes_max} bytes")
+
+
+def _media_type(request: web.BaseRequest) -> str:
+    text = request.headers.get(_CONTENT_TYPE, "")
+    return text.partition(";")[0].strip().lower()
+
+
+def _require_protobuf(request: web.BaseRequest) -> None:
+    if request.headers.get(_CONTENT_TYPE) == PROTOBUF:
+        return
+    media_type = _media_type(request)
+    if media_type == PROTOBUF:
+        return
+    if media_type == JSON:
+        raise UnsupportedMediaError(f"OTLP/JSON is not served here; send {PROTOBUF}")
+    raise UnsupportedMediaError(f"the content type is not served here; send {PROTOBUF}")
+
+
+def _encoding(request: web.BaseRequest) -> Encoding:
+    text = request.headers.get(_CONTENT_ENCODING)
+    if text is None:
+        return Encoding.IDENTITY
+    try:
+        return Encoding(text.strip().lower() or Encoding.IDENTITY)
+    except ValueError as error:
+        raise _EncodingError(
+            f"the content encoding is not served here; use one of {ACCEPTED_ENCODINGS}"
+        ) from error
+
+
+def identity_of(request: web.BaseRequest) -> str:
+    """Return the identity that was established before an added route was called."""
+    return request[IDENTITY]

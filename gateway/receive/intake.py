@@ -1,0 +1,66 @@
+"""The step that both transports share: a body that is admitted becomes an acknowledgement.
+
+Law: an answer of success is made only from a Receipt, and a Receipt exists only after the commit.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from gateway.batch import Payload, Receipt, Signal, Transport
+from gateway.errors import RequestError
+from gateway.otlp.reply import EMPTY_SUCCESS, export_reply
+from gateway.receive.admission import Admission
+from gateway.receive.identity import Gate
+
+Submit = Callable[[Payload], Awaitable[Receipt]]
+Clock = Callable[[], int]
+
+GRPC: Final = Transport.GRPC
+HTTP: Final = Transport.HTTP
+TRACES: Final = Signal.TRACES
+
+
+class Intake:
+    """Hand admitted bodies to the commit and count what became of them."""
+
+    def __init__(self, *, submit: Submit, now_ns: Clock, admission: Admission, gate: Gate) -> None:
+        self._submit = submit
+        self._now_ns = now_ns
+        self.admission = admission
+        self.counters = admission.counters
+        self.gate = gate
+
+    async def accept(
+        self, body: bytes, transport: Transport, identity: str, wire_bytes: int
+    ) -> bytes:
+        """Submit a body for which exactly its length is reserved; return the encoded reply.
+
+        From the call of `submit` on the bytes belong to the core, which releases them after it
+        has processed the batch. A RequestError gives them back here; a cancelled request does
+        not, because its body is already in the open batch and will be committed.
+
+        Raises: RequestError as raised by submit.
+        """
+        counters = self.counters
+        counters.wire_bytes += wire_bytes
+        if not body:
+            return EMPTY_SUCCESS
+        payload = Payload(
+            body=body,
+            signal=TRACES,
+            transport=transport,
+            identity=identity,
+            arrival_ns=self._now_ns(),
+            wire_bytes=wire_bytes,
+        )
+        counters.inflated_bytes += len(body)
+        try:
+            receipt = await self._submit(payload)
+        except RequestError:
+            self.admission.release(len(body))
+            raise
+        counters.accepted_items[transport] += receipt.accepted
+        if receipt.rejected:
+            counters.rejected_items[transport] += receipt.rejected
+            return export_reply(receipt)
+        return EMPTY_SUCCESS if not receipt.reason else export_reply(receipt)

@@ -1,0 +1,421 @@
+"""What the API may ask of a running gateway, answered from its rooms.
+
+Law: nothing here changes the state of the core. A snapshot of the measurements is taken under the
+core's lock; whatever reads files runs in another thread.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psutil
+
+from gateway import __version__, anomalies
+from gateway.api import sources as api
+from gateway.batch import AnomalyId, DiveId, Signal
+from gateway.config.units import format_duration
+from gateway.home import FREE_BYTES_MIN
+from gateway.ledger import UNDELIVERABLE
+from gateway.measure import Snapshot
+from gateway.measure.devices import NO_DELAY
+from gateway.measure.snapshot import BaselineState, SeriesView, SloView
+from gateway.otlp.kernel import SOURCE_DIGEST
+from gateway.receive.admission import Counters
+from gateway.rooms import Rooms
+from gateway.store.otlp import to_otlp
+from gateway.store.query import Query, TraceRows
+from gateway.tally import Distribution
+
+# Without an event for this long a device counts as silent; it is the freshness objective.
+SILENT_S: Final = 300.0
+# A scrape and the console share one snapshot, which takes milliseconds to make.
+SNAPSHOT_AGE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What only the network side knows."""
+
+    counters: Counters
+    blocked: Callable[[], str]
+    journal_error: Callable[[], str]
+    in_storage: Callable[[Callable[[], Any]], Awaitable[Any]]
+    dives: api.Dives
+    dive_counts: Callable[[], Mapping[Any, int]]
+
+
+class _Reader:
+    """The answers."""
+
+    def __init__(self, rooms: Rooms, live: Live) -> None:
+        self._rooms = rooms
+        self._live = live
+        self._started_ns = time.time_ns()
+        self._process = psutil.Process()
+        self._snapshot: Snapshot | None = None
+        self._snapshot_s = 0.0
+        self._token = rooms.stages.anonymize.device_token
+
+    def _measured(self) -> Snapshot:
+        now = time.monotonic()
+        if self._snapshot is None or now - self._snapshot_s > SNAPSHOT_AGE_S:
+            with self._rooms.stages.lock:
+                self._snapshot = self._rooms.stages.measure.snapshot()
+            self._snapshot_s = now
+        return self._snapshot
+
+    # --- state ------------------------------------------------------------------------------
+
+    def status(self) -> api.StatusSnapshot:
+        """Tell what the process is and what it has counted."""
+        rooms, site = self._rooms, self._rooms.config.site
+        return api.StatusSnapshot(
+            site=site.id,
+            cluster=site.cluster,
+            region=site.region,
+            version=__version__,
+            kernel=SOURCE_DIGEST[:12],
+            policy=rooms.stages.anonymize.digest,
+            started_ns=self._started_ns,
+            uptime_s=(time.time_ns() - self._started_ns) / 1e9,
+            ready=all(check.ok for check in self.readiness()),
+            accounting=tuple(
+                api.Accounting(
+                    signal=Signal.TRACES,
+                    destination=each.destination,
+                    received=each.received,
+                    forwarded=each.forwarded,
+                    sampled_out=each.sampled_out,
+                    dropped=each.dropped,
+                    quarantined=each.quarantined,
+                    pending=each.pending,
+                    balanced=each.residue == 0,
+                )
+                for each in rooms.ledger.snapshot().balances()
+            ),
+            contracts=tuple(
+                api.ContractStatus(
+                    model=each.model,
+                    owner=each.owner,
+                    digest=each.digest,
+                    expires=each.expires.isoformat(),
+                )
+                for each in rooms.plan.contracts
+            ),
+            journal_bytes=rooms.journal.bytes_used,
+            store_bytes=rooms.store.bytes_used,
+            store_segments=len(rooms.store.segments),
+            store_pending_rows=rooms.store.pending_rows,
+        )
+
+    def readiness(self) -> Sequence[api.Check]:
+        """Tell what a device needs: a journal that writes, contracts, room on the disk."""
+        free = self._rooms.home.free_bytes()
+        journal = self._live.journal_error()
+        storage = self._rooms.core.storage_error
+        blocked = self._live.blocked()
+        return (
+            api.Check(check="journal", ok=not journal, detail=journal),
+            api.Check(check="storage", ok=not storage, detail=storage),
+            api.Check(
+                check="contracts", ok=True, detail=f"{len(self._rooms.plan.contracts)} loaded"
+            ),
+            api.Check(check="disk", ok=free >= FREE_BYTES_MIN, detail=f"{free} bytes free"),
+            api.Check(check="intake", ok=not blocked, detail=blocked),
+        )
+
+    def samples(self) -> Sequence[api.Sample]:
+        """Give every metric that does not come from the measurements."""
+        rooms = self._rooms
+        return [
+            *self._accounting(),
+            *self._refused(),
+            *(
+                api.Sample(name="weir_bytes_total", labels={"stage": stage}, value=count)
+                for stage, count in rooms.tally.bytes.items()
+            ),
+            api.Sample(name="weir_ack_seconds", value=_histogram(rooms.tally.ack_s)),
+            api.Sample(name="weir_batch_spans", value=_histogram(rooms.tally.group_spans)),
+            *(
+                api.Sample(
+                    name="weir_anomalies_total", labels={"kind": kind, "model": model}, value=count
+                )
+                for kind, model, count in self._measured().anomalies_raised
+            ),
+            api.Sample(
+                name="weir_info",
+                labels={"version": __version__, "kernel": SOURCE_DIGEST[:12]},
+                value=1,
+            ),
+            api.Sample(name="weir_resident_memory_bytes", value=self._process.memory_info().rss),
+            api.Sample(name="weir_cpu_seconds_total", value=sum(self._process.cpu_times()[:2])),
+            api.Sample(name="weir_journal_bytes", value=rooms.journal.bytes_used),
+            api.Sample(name="weir_store_bytes", value=rooms.store.bytes_used),
+            api.Sample(name="weir_store_retired_items_total", value=rooms.store.retired.rows),
+            *self._clocks(),
+            *(
+                api.Sample(name="weir_dives", labels={"state": str(state)}, value=count)
+                for state, count in self._live.dive_counts().items()
+            ),
+        ]
+
+    def _clocks(self) -> Iterator[api.Sample]:
+        counters = self._measured().counters
+        yield api.Sample(name="weir_clock_skew_events_total", value=counters.clamped)
+        yield api.Sample(name="weir_late_events_total", value=counters.late + counters.too_late)
+
+    def _accounting(self) -> Iterator[api.Sample]:
+        snapshot = self._rooms.ledger.snapshot()
+        signal = str(Signal.TRACES)
+        for transport, count in snapshot.received.items():
+            yield api.Sample(
+                name="weir_received_items_total",
+                labels={"signal": signal, "transport": transport},
+                value=count,
+            )
+        for rule, count in snapshot.sampled_out.items():
+            yield api.Sample(
+                name="weir_sampled_out_items_total", labels={"rule": rule}, value=count
+            )
+        for reason, count in snapshot.quarantined.items():
+            yield api.Sample(
+                name="weir_quarantined_items_total", labels={"reason": reason}, value=count
+            )
+        several = len(snapshot.deliveries) > 1
+        for balance in snapshot.balances():
+            name = balance.destination
+            reason = f"{UNDELIVERABLE}:{name}" if several else UNDELIVERABLE
+            labels = {"destination": name or "none", "signal": signal}
+            yield api.Sample(
+                name="weir_forwarded_items_total", labels=labels, value=balance.forwarded
+            )
+            yield api.Sample(
+                name="weir_dropped_items_total", labels={"reason": reason}, value=balance.dropped
+            )
+            yield api.Sample(name="weir_pending_items", labels=labels, value=balance.pending)
+
+    def _refused(self) -> Iterator[api.Sample]:
+        counters = self._live.counters
+        refused = {str(reason): count for reason, count in counters.refused_requests.items()}
+        refused["invalid_item"] = sum(counters.rejected_items)
+        for reason, count in refused.items():
+            yield api.Sample(
+                name="weir_refused_items_total",
+                labels={"signal": str(Signal.TRACES), "reason": reason},
+                value=count,
+            )
+
+    # --- measurements -----------------------------------------------------------------------
+
+    def measure(self) -> api.MeasureSnapshot:
+        """Show the current state of all measurements."""
+        found = self._measured()
+        return api.MeasureSnapshot(
+            series=tuple(_series(each, found.now_ns) for each in found.series),
+            slos=tuple(_slo(each) for each in found.slos),
+            drift=tuple(self._drift(found)),
+            devices=tuple(self._devices(found)),
+            baselines=tuple(_baselines(found, self._rooms.config.measure.baseline_events)),
+        )
+
+    def _devices(self, found: Snapshot) -> Iterator[api.DeviceState]:
+        now_ns, view = time.time_ns(), found.devices
+        for index, name in enumerate(view.names):
+            last_ns = int(view.last_event_ns[index])
+            if not last_ns:
+                continue
+            delay_ns = int(view.least_delay_ns[index])
+            freshness_s = max(0.0, (now_ns - last_ns) / 1e9)
+            yield api.DeviceState(
+                device=self._token(name),
+                freshness_s=freshness_s,
+                last_event_ns=last_ns,
+                spans=int(view.spans[index]),
+                clock_offset_s=None if delay_ns == NO_DELAY else -delay_ns / 1e9,
+                silent=freshness_s > SILENT_S,
+            )
+
+    def _drift(self, found: Snapshot) -> Iterator[api.DriftState]:
+        tolerances = {each.model: each.drift.tolerance for each in self._rooms.plan.contracts}
+        for series in found.series:
+            for signal in series.signals:
+                drift = signal.drift
+                yield api.DriftState(
+                    model=series.model,
+                    version=series.version,
+                    signal=signal.signal,
+                    baseline=drift.baseline_digest if drift else str(signal.state),
+                    alarm=drift.is_alarmed if drift else False,
+                    tolerance=tolerances.get(series.model, 0.0),
+                    psi=drift.psi if drift else None,
+                    log_evidence=drift.log_evidence if drift else None,
+                    bins=drift.bins if drift else (),
+                    expected=drift.expected if drift else (),
+                    current=drift.current if drift else (),
+                )
+
+    # --- traces -----------------------------------------------------------------------------
+
+    async def maybe_trace(self, trace_id: str) -> api.TraceAnswer | None:
+        """Find one trace in the store."""
+        found = await asyncio.to_thread(self._rooms.store.find_trace, trace_id)
+        return _answer(found) if len(found) or found.problems else None
+
+    async def search(self, query: api.SearchQuery) -> Sequence[api.TraceAnswer]:
+        """Find the newest traces that match."""
+        wanted = Query(
+            model=query.model,
+            version=query.version,
+            device=query.device,
+            service=query.service,
+            name=query.name,
+            duration_ns_min=query.duration_ns_min,
+            duration_ns_max=query.duration_ns_max,
+            from_ns=query.from_ns,
+            to_ns=query.to_ns,
+            limit=query.limit,
+        )
+
+        def work() -> list[api.TraceAnswer]:
+            hits = self._rooms.store.search(wanted).hits
+            traces = self._rooms.store.find_traces([hit.trace_id for hit in hits])
+            return [_answer(traces[hit.trace_id]) for hit in hits if len(traces[hit.trace_id])]
+
+        return await asyncio.to_thread(work)
+
+    async def operations(self) -> Sequence[api.Operation]:
+        """List services and span names."""
+        found = await asyncio.to_thread(self._rooms.store.operations)
+        return [
+            api.Operation(service=each.service, name=each.name, kind=each.kind) for each in found
+        ]
+
+
+class _Anomalies:
+    """The book of anomalies as the API sees it."""
+
+    def __init__(self, rooms: Rooms, live: Live) -> None:
+        self._rooms = rooms
+        self._live = live
+
+    async def list(self, state: str | None) -> Sequence[api.AnomalyView]:
+        """List anomalies, newest first."""
+        return [_anomaly(entry) for entry in self._rooms.book.newest(state)]
+
+    async def maybe_get(self, anomaly_id: AnomalyId) -> api.AnomalyView | None:
+        """Find one."""
+        entry = self._rooms.book.entries.get(anomaly_id)
+        return _anomaly(entry) if entry is not None else None
+
+    async def acknowledge(self, anomaly_id: AnomalyId, principal: str) -> api.AnomalyView:
+        """Note who looks after it, durably. Raises: NotFoundError, ConflictError."""
+        entry = self._rooms.book.acknowledge(anomaly_id, principal, time.time_ns())
+
+        def work() -> None:
+            with self._rooms.checkpoint.transaction() as connection:
+                anomalies.write(connection, [entry])
+
+        await self._live.in_storage(work)
+        return _anomaly(entry)
+
+
+def make_sources(rooms: Rooms, live: Live) -> api.Sources:
+    """Connect the API to the rooms."""
+    reader = _Reader(rooms, live)
+    return api.Sources(
+        status=reader.status,
+        measure=reader.measure,
+        samples=reader.samples,
+        readiness=reader.readiness,
+        maybe_trace=reader.maybe_trace,
+        search=reader.search,
+        operations=reader.operations,
+        anomalies=_Anomalies(rooms, live),
+        dives=live.dives,
+    )
+
+
+def _anomaly(entry: anomalies.Entry) -> api.AnomalyView:
+    return api.AnomalyView(
+        anomaly=entry.anomaly,
+        state=entry.state,
+        acknowledged_by=entry.acknowledged_by,
+        acknowledged_ns=entry.acknowledged_ns,
+        dives=tuple(DiveId(each) for each in entry.dives),
+    )
+
+
+def _answer(found: TraceRows) -> api.TraceAnswer:
+    return api.TraceAnswer(parts=(to_otlp([found]),), problems=found.problems)
+
+
+def _histogram(found: Distribution) -> api.Histogram:
+    return api.Histogram(edges=found.edges, counts=tuple(found.counts), sum=found.sum)
+
+
+def _series(view: SeriesView, now_ns: int) -> api.Series:
+    cumulative = view.latency.cumulative
+    counts = [high - low for low, high in zip((0, *cumulative), cumulative, strict=False)]
+    return api.Series(
+        model=view.model,
+        version=view.version,
+        succeeded=view.ok,
+        failed=view.failed,
+        cold_starts=view.cold_starts,
+        duration_s=api.Histogram(
+            edges=view.latency.edges_s,
+            counts=tuple(counts),
+            sum=view.latency.sum_s,
+            exemplars=tuple(
+                None
+                if each is None
+                else api.Exemplar(trace_id=each.trace_id, value=each.value_s, time_s=now_ns / 1e9)
+                for each in view.latency.exemplars
+            ),
+        ),
+        classes={
+            value: count
+            for signal in view.signals
+            for value, count in zip(signal.values, signal.counts, strict=False)
+        },
+        last_event_ns=now_ns,
+    )
+
+
+def _slo(view: SloView) -> api.SloState:
+    return api.SloState(
+        model=view.model,
+        slo=view.slo,
+        indicator=view.indicator,
+        objective=view.objective,
+        window_s=float(view.windows[-1].window_s),
+        threshold_s=view.threshold_s,
+        budget_remaining_ratio=view.budget_remaining_ratio,
+        windows=tuple(
+            api.SloWindow(
+                window=format_duration(each.window_s),
+                good=each.good,
+                bad=each.bad,
+                burn_rate=each.burn_rate,
+            )
+            for each in view.windows
+        ),
+    )
+
+
+def _baselines(found: Snapshot, wanted: int) -> Iterator[api.BaselineState]:
+    for series in found.series:
+        for signal in series.signals:
+            drift = signal.drift
+            frozen = signal.state is not BaselineState.COLLECTING and drift is not None
+            yield api.BaselineState(
+                id=drift.baseline_digest if drift else "",
+                model=series.model,
+                version=series.version,
+                signal=signal.signal,
+                state=str(signal.state),
+                events=drift.baseline_events if frozen and drift else signal.collected,
+                events_wanted=wanted,
+            )

@@ -1,0 +1,172 @@
+"""The alert rules are valid, fire when they should, explain themselves and reach someone."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.process import AMTOOL, PROMTOOL, ROOT, require
+
+FOLDER: Final = ROOT / "alerts"
+RULES: Final = sorted((FOLDER / "rules").glob("*.yml"))
+RULE_TESTS: Final = sorted((FOLDER / "tests").glob("*.yml"))
+RUNBOOKS: Final = FOLDER / "runbooks"
+ROUTES: Final = FOLDER / "alertmanager.yml"
+
+# Alerts that the gateways send by themselves; each has a runbook, none has a rule.
+OWN_ALERTS: Final = frozenset({"WeirDrift", "WeirSloBurn", "Watchdog"})
+SEVERITIES: Final = frozenset({"page", "ticket", "none"})
+OWNERS: Final = frozenset({"ml-engineering", "device-ops", "site-ops"})
+RUNBOOK_BASE: Final = "https://weir.example/runbooks/"
+BOARD_BASE: Final = "https://grafana.example/d/"
+HEADINGS: Final = ("## What it means", "## Look", "## Do", "## Over when")
+TOOL_S: Final = 60
+
+Rule = Mapping[str, Any]  # a rule as YAML gives it
+
+
+def alerts() -> list[Rule]:
+    """Read every alert rule."""
+    found = []
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
+            found += [rule for rule in group["rules"] if "alert" in rule]
+    return found
+
+
+def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a checking tool; skips when its Debian package is missing."""
+    return subprocess.run(
+        [require(program), *arguments], capture_output=True, text=True, timeout=TOOL_S, check=False
+    )
+
+
+def incomplete(rule: Rule) -> list[str]:
+    """List what an alert does not say about itself."""
+    name, labels, notes = rule["alert"], rule.get("labels", {}), rule.get("annotations", {})
+    found = []
+    if not re.fullmatch(r"Weir[A-Z][A-Za-z]+", name):
+        found.append("name")
+    if labels.get("severity") not in SEVERITIES:
+        found.append("severity")
+    if labels.get("owner") not in OWNERS:
+        found.append("owner")
+    # The summary is that of the whole group of alerts; numbers belong in the description.
+    if not notes.get("summary", "").endswith(".") or "{{" in notes["summary"]:
+        found.append("summary")
+    if not notes.get("description"):
+        found.append("description")
+    if notes.get("runbook_url") != f"{RUNBOOK_BASE}{name}":
+        found.append("runbook_url")
+    if not notes.get("dashboard_url", "").startswith(BOARD_BASE):
+        found.append("dashboard_url")
+    return found
+
+
+def test_rules_pass_the_linter() -> None:
+    done = run(PROMTOOL, "check", "rules", "--lint=all", "--lint-fatal", *RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_linter_refuses_a_duplicate_rule(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.yml"
+    rule = "{record: a, expr: up}"
+    twice.write_text(f"groups: [{{name: g, rules: [{rule}, {rule}]}}]")
+    assert run(PROMTOOL, "check", "rules", "--lint=all", "--lint-fatal", twice).returncode == 3
+
+
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+def test_alerts_fire_when_they_should(path: Path) -> None:
+    done = run(PROMTOOL, "test", "rules", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rule_test_notices_a_changed_threshold(tmp_path: Path) -> None:
+    for folder in ("rules", "tests"):
+        (tmp_path / folder).mkdir()
+        for path in (FOLDER / folder).glob("*.yml"):
+            text = path.read_text(encoding="utf-8").replace("seconds > 300", "seconds > 900")
+            (tmp_path / folder / path.name).write_text(text)
+    assert run(PROMTOOL, "test", "rules", tmp_path / "tests" / "models.yml").returncode != 0
+
+
+def test_every_alert_is_tested() -> None:
+    tested = {
+        case["alertname"]
+        for path in RULE_TESTS
+        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]
+        for case in test.get("alert_rule_test", ())
+        if case["exp_alerts"]
+    }
+    assert tested == {rule["alert"] for rule in alerts()}
+
+
+def test_every_alert_says_what_a_person_needs() -> None:
+    found = {rule["alert"]: gaps for rule in alerts() if (gaps := incomplete(rule))}
+    assert not found
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == (
+        {rule["alert"] for rule in alerts()} | OWN_ALERTS
+    )
+
+
+@pytest.mark.parametrize("path", sorted(RUNBOOKS.glob("*.md")), ids=lambda path: path.stem)
+def test_runbook_has_its_sections(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# {path.stem}\n")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == list(HEADINGS)
+
+
+def test_boards_that_alerts_point_at_exist() -> None:
+    boards = {path.stem for path in (ROOT / "dashboards" / "json").glob("*.json")}
+    named = {
+        rule["annotations"]["dashboard_url"].removeprefix(BOARD_BASE).split("?")[0]
+        for rule in alerts()
+    }
+    assert named <= boards
+
+
+def test_incomplete_alert_is_found() -> None:
+    assert set(incomplete({"alert": "Rain", "annotations": {"summary": "{{ $value }}."}})) == {
+        "name",
+        "severity",
+        "owner",
+        "summary",
+        "description",
+        "runbook_url",
+        "dashboard_url",
+    }
+
+
+def test_prometheus_configuration_is_valid() -> None:
+    done = run(PROMTOOL, "check", "config", FOLDER / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_routing_is_valid() -> None:
+    done = run(AMTOOL, "check-config", ROUTES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        ("severity=page owner=device-ops", "device-ops"),
+        ("severity=page owner=device-ops rollout=r7", "device-ops"),
+        ("severity=page owner=ml-engineering", "ml-engineering"),
+        ("severity=page owner=site-ops", "site-ops"),
+        ("severity=page owner=vision@example.com", "on-call"),
+        ("severity=page", "on-call"),
+        ("severity=ticket owner=site-ops", "tickets"),
+        ("severity=none alertname=Watchdog", "watchdog"),
+    ],
+)
+def test_alert_reaches_its_owner(labels: str, receiver: str) -> None:
+    done = run(AMTOOL, "config", "routes", "test", f"--config.file={ROUTES}", *labels.split())
+    assert (done.returncode, done.stdout.strip()) == (0, receiver)

@@ -1,0 +1,95 @@
+"""Check a scrape of `/metrics` against the accounting identity.
+
+Law: for each destination, received = forwarded + sampled_out + dropped + quarantined + pending. A
+drop does not name its destination on the page, so with several destinations the drops are what
+their balances leave open, and the sum of that must be exactly what was dropped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The terms of one destination; all in items. `dropped` is known for a single one only."""
+
+    destination: str
+    received: int
+    forwarded: int
+    sampled_out: int
+    dropped: int
+    quarantined: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scrape:
+    """All samples of one scrape."""
+
+    samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Add all series of a name that carry the given labels; 0 when there is none."""
+        wanted = set(labels.items())
+        return sum(
+            value
+            for (sample, carried), value in self.samples.items()
+            if sample == name and wanted <= carried
+        )
+
+    def values_of(self, name: str, label: str) -> set[str]:
+        """List the values that a label takes in the series of a name."""
+        return {dict(carried).get(label, "") for sample, carried in self.samples if sample == name}
+
+
+def parse(text: str) -> Scrape:
+    """Read the Prometheus text format; a series that occurs twice is an error."""
+    samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in samples, f"{key} occurs twice"
+            samples[key] = sample.value
+    return Scrape(samples=samples)
+
+
+def _items(scrape: Scrape, name: str, **labels: str) -> int:
+    value = scrape.total(name, **labels)
+    assert value == int(value) >= 0, f"{name}{labels} = {value}"
+    return int(value)
+
+
+def check_identity(text: str) -> dict[str, Account]:
+    """Assert that every received item is accounted for; returns the terms by destination.
+
+    Raises: AssertionError that shows the terms.
+    """
+    scrape = parse(text)
+    destinations = scrape.values_of("weir_pending_items", "destination") or {""}
+    destinations |= scrape.values_of("weir_forwarded_items_total", "destination")
+    received = _items(scrape, "weir_received_items_total")
+    sampled_out = _items(scrape, "weir_sampled_out_items_total")
+    quarantined = _items(scrape, "weir_quarantined_items_total")
+    dropped = _items(scrape, "weir_dropped_items_total")
+    accounts, left_open = {}, 0
+    for name in sorted(destinations):
+        # A missing label and an empty one are the same to Prometheus.
+        labels = {"destination": name} if name else {}
+        forwarded = _items(scrape, "weir_forwarded_items_total", **labels)
+        pending = _items(scrape, "weir_pending_items", **labels)
+        open_here = received - forwarded - sampled_out - quarantined - pending
+        left_open += open_here
+        accounts[name] = Account(
+            destination=name,
+            received=received,
+            forwarded=forwarded,
+            sampled_out=sampled_out,
+            dropped=dropped if len(destinations) == 1 else open_here,
+            quarantined=quarantined,
+            pending=pending,
+        )
+        assert open_here >= 0, f"{name}: {-open_here} items too many\n{accounts}"
+    assert left_open == dropped, f"residue {left_open - dropped}\n{accounts}"
+    return accounts

@@ -1,0 +1,98 @@
+"""Findings are told to people, programs and code scanners."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.contract.check import check, inspect
+from gateway.contract.render import FORMATS, render, render_slos
+from gateway.errors import Finding
+from tests.unit.contract.texts import EXAMPLES, HEAD, write
+
+FINDINGS = (
+    Finding(
+        file="a b/ü.yaml",
+        line=3,
+        column=5,
+        rule="unknown-key",
+        message="unknown key 'lisen'",
+        instead="did you mean 'listen'?",
+    ),
+    Finding(
+        file="--set x", line=0, column=0, rule="override", message="is no override", instead=""
+    ),
+    Finding(file="/etc/weir/site.yaml", line=0, column=0, rule="missing", message="m", instead="i"),
+)
+
+
+def test_text_says_where_what_and_what_instead() -> None:
+    assert render(FINDINGS, "text") == (
+        "a b/ü.yaml:3:5: unknown key 'lisen' [unknown-key]\n"
+        "    did you mean 'listen'?\n"
+        "--set x: is no override [override]\n"
+        "/etc/weir/site.yaml: m [missing]\n"
+        "    i\n"
+        "3 findings\n"
+    )
+    assert render((), "text") == "no findings\n"
+    assert render(FINDINGS[:1], "text").endswith("1 finding\n")
+
+
+def test_json_holds_every_field() -> None:
+    content = json.loads(render(FINDINGS, "json"))
+    assert content["findings"][0] == {
+        "file": "a b/ü.yaml",
+        "line": 3,
+        "column": 5,
+        "rule": "unknown-key",
+        "message": "unknown key 'lisen'",
+        "instead": "did you mean 'listen'?",
+    }
+    assert json.loads(render((), "json")) == {"findings": []}
+
+
+def test_sarif_has_rules_results_and_places() -> None:
+    log = json.loads(render(FINDINGS, "sarif", "1.2.3"))
+    assert log["version"] == "2.1.0"
+    (run,) = log["runs"]
+    driver = run["tool"]["driver"]
+    assert driver["version"] == "1.2.3"
+    assert [rule["id"] for rule in driver["rules"]] == ["missing", "override", "unknown-key"]
+    first, second, third = run["results"]
+    for result in run["results"]:
+        assert driver["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] == "error"
+        assert result["message"]["text"]
+    place = first["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "a%20b/%C3%BC.yaml"
+    assert place["region"] == {"startLine": 3, "startColumn": 5}
+    assert "locations" not in second
+    place = third["locations"][0]["physicalLocation"]
+    assert place == {"artifactLocation": {"uri": "file:///etc/weir/site.yaml"}}
+
+
+def test_sarif_without_findings_is_a_run() -> None:
+    (run,) = json.loads(render((), "sarif"))["runs"]
+    assert run["results"] == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_real_findings_are_rendered_in_every_form(tmp_path: Path, form: str) -> None:
+    path = write(tmp_path, HEAD.replace("vision@example.com", "tbd"))
+    text = render(check([path]), form)
+    assert "placeholder" in text
+    assert text.endswith("\n")
+
+
+def test_unknown_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="text, json, sarif"):
+        render((), "xml")
+
+
+def test_objectives_are_told_with_detection_times() -> None:
+    text = render_slos(inspect([EXAMPLES / "damage-net.yaml"]).contracts)
+    assert "damage-net success: 0.999 over 30d" in text
+    assert "1h at 14.4x: needs 1.44% bad" in text
+    assert "one bad event of 69 fires it" in text
+    assert render_slos(()) == ""

@@ -1,0 +1,131 @@
+"""Burn windows are those of the published tables, and their detection times follow from them."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.batch import Severity
+from gateway.contract.schema import Indicator, Slo
+from gateway.contract.slo import (
+    FACTOR_MIN,
+    WIDE_WINDOWS,
+    budget_of,
+    detections,
+    objective_min,
+    overeager,
+    required_windows,
+    standard_windows,
+    undetectable,
+    windows_of,
+)
+
+DAY_S = 86_400.0
+
+
+def success(objective: float, days: int = 30) -> Slo:
+    return Slo(name="s", indicator=Indicator.SUCCESS, objective=objective, window=days * DAY_S)
+
+
+LATENCY = Slo(
+    name="l", indicator=Indicator.LATENCY, objective=0.95, window=30 * DAY_S, threshold=0.1
+)
+
+
+@pytest.mark.parametrize(
+    ("days", "factors"),
+    [
+        (30, [14.4, 6, 3, 1]),
+        (28, [13.44, 5.6000000000000005, 2.8000000000000003, 0.9333333333333333]),
+        (7, [13.44, 3.5, 1.4, 0.98]),
+    ],
+)
+def test_factors_are_those_of_the_tables(days: int, factors: list[float]) -> None:
+    found = [window.factor for window in standard_windows(days * DAY_S)]
+    assert found == pytest.approx(factors, rel=1e-12)
+
+
+def test_windows_are_a_twelfth_and_page_twice() -> None:
+    windows = windows_of(success(0.999))
+    assert [window.long_s for window in windows] == [3600, 21_600, 86_400, 259_200]
+    assert [window.short_s for window in windows] == [300, 1800, 7200, 21_600]
+    assert [window.severity for window in windows] == [
+        Severity.PAGE,
+        Severity.PAGE,
+        Severity.TICKET,
+        Severity.TICKET,
+    ]
+
+
+def test_wide_budget_has_its_own_table() -> None:
+    assert windows_of(LATENCY) == WIDE_WINDOWS == windows_of(success(0.95))
+    assert windows_of(success(0.99)) == standard_windows(30 * DAY_S)
+    assert [(each.long_s, each.short_s, each.factor) for each in WIDE_WINDOWS] == [
+        (900, 120, 6),
+        (3600, 300, 4),
+        (21_600, 1800, 2),
+        (259_200, 21_600, 1),
+    ]
+
+
+def test_detection_times_are_the_published_ones() -> None:
+    minutes = [each.total_s / 60 for each in detections(success(0.999))]
+    assert minutes == pytest.approx([0.864, 2.16, 4.32, 4.32])
+    minutes = [each.total_s / 60 for each in detections(success(0.99))]
+    assert minutes == pytest.approx([8.64, 21.6, 43.2, 43.2])
+    found = detections(LATENCY)
+    assert [each.total_s / 60 for each in found] == pytest.approx([4.5, 12, 36, 216])
+    assert [each.error_ratio for each in found] == pytest.approx([0.3, 0.2, 0.1, 0.05])
+    assert [each.budget_ratio for each in found] == pytest.approx(
+        [0.00208333, 0.00555555, 0.01666666, 0.1], rel=1e-5
+    )
+    # A tenth of bad events is below or at what the first three need.
+    assert [math.isinf(each.tenth_s) for each in found] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("objective", "counts"),
+    [(0.999, [69, 166, 333, 999]), (0.99, [6, 16, 33, 99]), (0.95, [1, 3, 6, 19])],
+)
+def test_one_bad_event_fires_up_to_the_published_counts(
+    objective: float, counts: list[int]
+) -> None:
+    found = detections(success(objective), standard_windows(30 * DAY_S))
+    assert [each.single_event_count for each in found] == counts
+
+
+PERIODS_S = st.integers(7, 90).map(lambda days: days * DAY_S)
+OBJECTIVES = st.floats(0.001, 0.999999)
+
+
+@given(st.sampled_from(list(Indicator)), PERIODS_S, OBJECTIVES)
+def test_objective_is_refused_exactly_when_a_pair_cannot_fire(
+    indicator: Indicator, period_s: float, objective: float
+) -> None:
+    never = [
+        window
+        for window in required_windows(indicator, period_s)
+        if window.factor * budget_of(objective) >= 1
+    ]
+    assert (undetectable(indicator, period_s, objective) is not None) == bool(never)
+    if objective > objective_min(indicator, period_s) + 1e-12:
+        assert not never
+
+
+@given(st.sampled_from(list(Indicator)), PERIODS_S, OBJECTIVES)
+def test_accepted_objective_is_watched_by_pairs_that_can_all_fire(
+    indicator: Indicator, period_s: float, objective: float
+) -> None:
+    slo = Slo(name="s", indicator=indicator, objective=objective, window=period_s, threshold=0.1)
+    if undetectable(indicator, period_s, objective) is None:
+        for each in detections(slo):
+            assert each.error_ratio < 1
+            assert each.total_s < each.window.long_s
+    if overeager(objective, period_s) is None:
+        assert all(window.factor >= FACTOR_MIN for window in windows_of(slo))
+
+
+def test_budget_is_decimal() -> None:
+    assert budget_of(0.9995) == 0.0005
+    assert budget_of(0.999) == 0.001

@@ -1,0 +1,101 @@
+"""Devices: who they are, how fresh, how wrong their clocks."""
+
+import numpy as np
+
+from gateway.batch import Batch
+from gateway.measure.devices import NO_DELAY, OTHER, Devices, merge
+from tests.unit.measure.build import (
+    SECOND_NS,
+    START_NS,
+    batch,
+    payload,
+    plan,
+    request,
+    span,
+)
+
+PLAN = plan()
+
+
+def observed(devices: Devices, one: Batch) -> list[str]:
+    found = devices.find(one)
+    arrival = one.requests["arrival_ns"].astype(np.int64)[one.spans["request"]]
+    end = one.spans["end_ns"].astype(np.int64)
+    devices.add(one, found.astype(np.int64), end, np.minimum(end, arrival), arrival)
+    return [devices.names[index] for index in found.tolist()]
+
+
+def from_device(name: str, *, end_ns: int = START_NS, arrival_ns: int = START_NS) -> Batch:
+    body = request([span(1, end_ns=end_ns)], {"device.id": name})
+    return batch(PLAN, payload(body, arrival_ns=arrival_ns))
+
+
+def test_the_name_comes_from_the_nearest_place() -> None:
+    bodies = [
+        request([span(1)], {"device.id": "d", "service.instance.id": "i"}),
+        request([span(2)], {"service.instance.id": "i"}),
+        request([span(3)], {"device.id": 7}),
+    ]
+    one = batch(PLAN, *(payload(body, identity="cert") for body in bodies))
+    assert observed(Devices(PLAN, 9), one) == ["d", "i", "cert"]
+
+
+def test_without_any_name_it_is_empty() -> None:
+    one = batch(PLAN, payload(request([span(1)]), identity=""))
+    assert observed(Devices(PLAN, 9), one) == [""]
+
+
+def test_devices_past_the_limit_count_together() -> None:
+    devices = Devices(PLAN, 2)
+    for name in ("a", "b", "c", "d", "a"):
+        observed(devices, from_device(name))
+    assert devices.names == (OTHER, "a", "b")
+    assert devices.spans[:3].tolist() == [2, 2, 1]
+    assert devices.overflow_spans == 2
+
+
+def test_bytes_are_those_of_the_request() -> None:
+    devices = Devices(PLAN, 9)
+    one = from_device("a")
+    observed(devices, one)
+    assert int(devices.bytes[1]) == int(one.requests["body_length"].sum())
+
+
+def test_freshness_is_of_the_newest_event_and_arrival() -> None:
+    devices = Devices(PLAN, 9)
+    observed(devices, from_device("a", end_ns=START_NS - 5, arrival_ns=START_NS))
+    observed(devices, from_device("a", end_ns=START_NS - 9, arrival_ns=START_NS + 1))
+    assert int(devices.last_event_ns[1]) == START_NS - 5
+    assert int(devices.last_arrival_ns[1]) == START_NS + 1
+
+
+def test_a_clock_that_is_ahead_shows_as_a_negative_delay() -> None:
+    devices = Devices(PLAN, 9)
+    for delay_s in (3, -30, 5):
+        end_ns = START_NS - delay_s * SECOND_NS
+        observed(devices, from_device("a", end_ns=end_ns))
+    assert int(devices.offsets_ns()[1]) == -30 * SECOND_NS
+    assert int(devices.offsets_ns()[0]) == NO_DELAY
+
+
+def test_old_delays_are_forgotten() -> None:
+    devices = Devices(PLAN, 9)
+    devices.turn(START_NS)
+    observed(devices, from_device("a", end_ns=START_NS + 30 * SECOND_NS))
+    devices.turn(START_NS + 600 * SECOND_NS)
+    assert int(devices.offsets_ns()[1]) == -30 * SECOND_NS
+    devices.turn(START_NS + 1_200 * SECOND_NS)
+    assert int(devices.offsets_ns()[1]) == NO_DELAY
+
+
+def test_merging_joins_by_name() -> None:
+    one, two = Devices(PLAN, 9), Devices(PLAN, 9)
+    for devices, names in ((one, "ab"), (two, "bc")):
+        for name in names:
+            observed(devices, from_device(name, end_ns=START_NS - ord(name)))
+    joined = Devices(PLAN, 9)
+    joined.restore(merge(one.state(), two.state()))
+    assert joined.names == (OTHER, "a", "b", "c")
+    assert joined.spans[:4].tolist() == [0, 1, 2, 1]
+    assert joined.last_event_ns[1:4].tolist() == [START_NS - ord(name) for name in "abc"]
+    assert joined.offsets_ns()[1:].tolist() == [ord(name) for name in "abc"]
