@@ -179,6 +179,11 @@ class Core:
         self._ledger.received(by_transport(batch))
         self._queue.put(batch)
 
+    @property
+    def processed(self) -> int:
+        """Sequence of the newest batch that went through; whoever sees it change asks again."""
+        return self._done
+
     def is_behind(self) -> bool:
         """Say whether a batch waits that was not begun."""
         return not self._queue.empty()

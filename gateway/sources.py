@@ -30,7 +30,8 @@ from gateway.tally import Distribution
 
 # Without an event for this long a device counts as silent; it is the freshness objective.
 SILENT_S: Final = 300.0
-# A scrape and the console share one snapshot, which takes milliseconds to make.
+# While no batch comes, a scrape and the console share one snapshot, which takes milliseconds to
+# make; only what time alone changes is as old as this.
 SNAPSHOT_AGE_S: Final = 0.1
 
 
@@ -56,14 +57,23 @@ class _Reader:
         self._process = psutil.Process()
         self._snapshot: Snapshot | None = None
         self._snapshot_s = 0.0
+        self._snapshot_of = 0  # sequence of the newest batch in it
         self._token = rooms.stages.anonymize.device_token
 
     def _measured(self) -> Snapshot:
-        now = time.monotonic()
-        if self._snapshot is None or now - self._snapshot_s > SNAPSHOT_AGE_S:
+        """Show the measurements of every batch that the accounts show as processed.
+
+        The accounts of a page are read first: measurements that were older would contradict them.
+        """
+        now, newest = time.monotonic(), self._rooms.core.processed
+        if (
+            self._snapshot is None
+            or self._snapshot_of != newest
+            or now - self._snapshot_s > SNAPSHOT_AGE_S
+        ):
             with self._rooms.stages.lock:
                 self._snapshot = self._rooms.stages.measure.snapshot()
-            self._snapshot_s = now
+            self._snapshot_s, self._snapshot_of = now, newest
         return self._snapshot
 
     # --- state ------------------------------------------------------------------------------
