@@ -21,6 +21,7 @@ from benchmarks.decode import payload
 from benchmarks.report import Report, Summary, Table, number, spread, summarize
 from benchmarks.traffic import Body, make_body
 from gateway.anonymize import Anonymizer
+from gateway.batch import Signal
 from gateway.config import SamplingSection
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
@@ -108,7 +109,7 @@ def _bench(folder: Path, rate: float) -> Bench:
             Anonymizer, _Timed(anonymizer, laps, site="anonymize site", export="anonymize export")
         ),
     )
-    return Bench(plan, laps, stages, OpenBatch(plan.slot_keys), FrameBuilder())
+    return Bench(plan, laps, stages, OpenBatch(plan.slot_keys), FrameBuilder(Signal.TRACES))
 
 
 def _one_batch(bench: Bench, bodies: Sequence[Body], store: Store) -> None:

@@ -38,7 +38,6 @@ from gateway.forward.sender import Forwarder
 from gateway.home import FREE_BYTES_MIN
 from gateway.journal.commit import GroupCommit
 from gateway.journal.log import GroupRecord
-from gateway.pipeline import Outcome
 from gateway.receive.admission import Admission
 from gateway.receive.grpc_server import GrpcServer
 from gateway.receive.http_server import HttpServer, identity_of
@@ -47,7 +46,7 @@ from gateway.receive.intake import Intake
 from gateway.retrieve.dive import Dive
 from gateway.retrieve.retriever import Retriever
 from gateway.retrieve.routes import DeviceRoutes
-from gateway.rooms import innermost, open_rooms
+from gateway.rooms import Made, innermost, open_rooms
 from gateway.sources import Live, make_sources
 
 log = logging.getLogger(__name__)
@@ -394,12 +393,12 @@ class Gateway:
             sent = rooms.outbox.body_bytes(connection, settlement.delivered)
             rooms.outbox.settle(connection, destination, settlement)
             deliveries = read_deliveries(rooms.outbox, connection)
-        rooms.ledger.flushed(0, deliveries)
+        rooms.ledger.flushed({}, deliveries)
         rooms.tally.bytes["forward"] += sent
 
 
-def _guard(work: Callable[[], Outcome], set_aside: Callable[[Exception], None]) -> Outcome | None:
-    """Run one batch; whatever it raises sets the batch aside, and the core goes on."""
+def _guard(work: Callable[[], Made], set_aside: Callable[[Exception], None]) -> Made | None:
+    """Run one step; whatever it raises sets its input aside, and the core goes on."""
     try:
         return work()
     except Exception as error:

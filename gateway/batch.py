@@ -204,6 +204,25 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """One accepted request of a signal without columns: metrics or logs, as OTLP protobuf bytes.
+
+    Units: items are data points or log records; held_bytes the body's size before items were
+    refused out of it, which the intake's account holds; wire_bytes as on the wire; arrival_ns Unix
+    nanoseconds.
+    """
+
+    signal: Signal
+    transport: Transport
+    identity: str
+    arrival_ns: int
+    wire_bytes: int
+    held_bytes: int
+    items: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One group commit as columns.
 
@@ -211,7 +230,8 @@ class Batch:
     hold for each attribute key that a contract names the row in the table of attributes, -1 when
     missing, -2 when the key occurs more than once.
     `slot_of_key[k]` is the slot of interned key k, -1 for a key that no contract names; the last
-    place is -1 too, so that a key of -1 finds it.
+    place is -1 too, so that a key of -1 finds it. `parcels` came in the same group, of the signals
+    that have no columns.
     Units: arrival_ns is the newest arrival of the group.
     """
 
@@ -234,6 +254,12 @@ class Batch:
     scope_slots: Int32
     slot_of_key: Int32
     identities: tuple[str, ...]
+    parcels: tuple[Parcel, ...] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all bodies, which the intake's account holds until the batch is processed."""
+        return len(self.arena) + sum(parcel.held_bytes for parcel in self.parcels)
 
     def text(self, offset: int, length: int) -> bytes:
         """Copy one text out of the arena; for rows a person will read, never for all rows."""
@@ -343,6 +369,19 @@ class Clean:
     values: UInt64
     present: UInt8
     source: Int32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanPart:
+    """A part of one resource's metrics or logs, built anew. Only `anonymize` makes one.
+
+    `body` is an encoded ResourceMetrics or ResourceLogs message of `items` items.
+    """
+
+    signal: Signal
+    policy: str
+    body: bytes
+    items: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

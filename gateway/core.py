@@ -17,6 +17,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -24,15 +25,22 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from gateway.batch import Anomaly, Batch, Frame, Json, Payload, Signal
+from gateway.batch import Anomaly, Batch, Frame, Json, Parcel, Payload, Signal
 from gateway.errors import CorruptDataError, RequestError, WeirError
 from gateway.forward.outbox import Outbox
 from gateway.journal.checkpoint import Checkpoint, Saved
 from gateway.journal.log import GroupRecord, Journal
-from gateway.ledger import Delivery, Ledger
+from gateway.ledger import Deliveries, Delivery, Ledger
 from gateway.otlp.decode import OpenBatch
-from gateway.otlp.encode import FrameBuilder
-from gateway.pipeline import Outcome, Stages, by_transport
+from gateway.otlp.encode import Chunk, FrameBuilder
+from gateway.pipeline import (
+    Outcome,
+    ParcelOutcome,
+    Stages,
+    batch_items,
+    parcel_items,
+    span_items,
+)
 from gateway.store.store import Store
 from gateway.tally import Tally
 
@@ -58,6 +66,14 @@ class Hooks:
     released: Callable[[int], None]  # bytes of bodies that are out of the queue
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The steps of the core; each gives None when it set its input aside."""
+
+    spans: Callable[[Batch], Outcome | None]
+    parcel: Callable[[Parcel, int], ParcelOutcome | None]  # with the sequence of its batch
+
+
 @dataclass(slots=True)
 class Job:
     """What one flush or seal writes."""
@@ -65,7 +81,6 @@ class Job:
     first: int
     last: int
     frames: list[Frame]
-    items: int
     ledger: Json  # as of `last`
     state: dict[str, NDArray[Any]] | None = None  # None for a flush
     meta: dict[str, Json] = field(default_factory=dict)
@@ -78,7 +93,7 @@ class Core:
         self,
         *,
         stages: Stages,
-        process: Callable[[Batch], Outcome | None],
+        process: Process,
         store: Store,
         checkpoint: Checkpoint,
         outbox: Outbox,
@@ -103,9 +118,9 @@ class Core:
         self._segment_rows = segment_rows
         self._segment_age_s = segment_age_s
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._frames = FrameBuilder()
+        self._builders = {signal: FrameBuilder(signal) for signal in Signal}
         self._full: list[Frame] = []
-        self._items = 0
+        self._fresh = False  # whether anything waits for a flush
         self._done = 0  # sequence of the newest processed batch
         self._sealed = 0
         self._outbox_cursor = 0
@@ -159,7 +174,7 @@ class Core:
                     # missed or a limit that was lowered since.
                     log.error("journal entry not readable sequence=%d %s", record.sequence, error)
             batch = open_batch.take(record.sequence)
-            self._ledger.received(by_transport(batch))
+            self._ledger.received(batch_items(batch))
             self._one(batch)
             self._store_if_due(wait=True)
             count += 1
@@ -176,7 +191,7 @@ class Core:
 
     def hand_over(self, batch: Batch) -> None:
         """Queue an acknowledged batch. The intake bounds the queue in bytes."""
-        self._ledger.received(by_transport(batch))
+        self._ledger.received(batch_items(batch))
         self._queue.put(batch)
 
     @property
@@ -214,7 +229,7 @@ class Core:
             if self._abandoned.is_set():
                 return
             self._one(batch)
-            self._hooks.released(len(batch.arena))
+            self._hooks.released(batch.held_bytes)
             self._store_if_due()
         self.seal()
 
@@ -227,24 +242,43 @@ class Core:
             log.error("last seal failed, the journal keeps the rest error=%s", self.storage_error)
 
     def _one(self, batch: Batch) -> None:
-        outcome = self._process(batch)
+        outcome = self._process.spans(batch)
         self._done = batch.sequence
-        self._tally.bytes["wire"] += int(batch.requests["wire_bytes"].sum())
-        self._tally.bytes["inflated"] += int(batch.requests["body_length"].sum())
+        sizes = self._tally.bytes
+        sizes["wire"] += int(batch.requests["wire_bytes"].sum())
+        sizes["inflated"] += int(batch.requests["body_length"].sum())
         if self._first_unsealed_s is None:
             self._first_unsealed_s = time.monotonic()
+        for parcel in batch.parcels:
+            sizes["wire"] += parcel.wire_bytes
+            sizes["inflated"] += len(parcel.body)
+            self._parcel(parcel, batch.sequence)
         if outcome is None:
             return
         self._store.add(outcome.site, batch, outcome.findings, outcome.verdict)
-        self._ledger.processed(by_transport(batch), outcome.sampled_out, outcome.kept)
-        if not self._outbox.destinations:
-            pass
-        elif batch.sequence > self._outbox_cursor:
-            self._full += self._frames.add(batch.sequence, outcome.chunks)
-            self._items += outcome.kept
-        else:
-            self._ledger.already_delivered(outcome.kept)
+        traces = Signal.TRACES
+        sampled_out = {(traces, rule): count for rule, count in outcome.sampled_out.items()}
+        self._ledger.processed(span_items(batch), sampled_out, {traces: outcome.kept})
+        self._send(traces, outcome.chunks, outcome.kept, batch.sequence)
         self._raise_anomalies(outcome.findings.anomalies)
+
+    def _parcel(self, parcel: Parcel, sequence: int) -> None:
+        outcome = self._process.parcel(parcel, sequence)
+        if outcome is None:
+            return
+        withheld = {(parcel.signal, rule): count for rule, count in outcome.withheld.items()}
+        self._ledger.processed(parcel_items(parcel), withheld, {parcel.signal: outcome.kept})
+        self._send(parcel.signal, outcome.chunks, outcome.kept, sequence)
+
+    def _send(self, signal: Signal, chunks: list[Chunk], kept: int, sequence: int) -> None:
+        """Gather what leaves; what a replay made again is in the outbox already."""
+        if not self._outbox.destinations or not kept:
+            return
+        if sequence > self._outbox_cursor:
+            self._full += self._builders[signal].add(sequence, chunks)
+            self._fresh = True
+        else:
+            self._ledger.already_delivered({signal: kept})
 
     def _raise_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
         if anomalies:
@@ -279,20 +313,19 @@ class Core:
             return
         if full or age >= self._segment_age_s:
             self._submit(seal=True)
-        elif self._items or self._failed is not None:
+        elif self._fresh or self._failed is not None:
             self._submit(seal=False)
 
     def _submit(self, *, seal: bool) -> None:
         """Hand the storage thread a job with all frames so far, those of a failed job first."""
         earlier = self._failed
+        frames = [*(earlier.frames if earlier else ()), *self._full]
+        for builder in self._builders.values():
+            frames += builder.close()
         job = Job(
-            first=self._sealed + 1,
-            last=self._done,
-            frames=[*(earlier.frames if earlier else ()), *self._full, *self._frames.close()],
-            items=self._items + (earlier.items if earlier else 0),
-            ledger=self._ledger.state(),
+            first=self._sealed + 1, last=self._done, frames=frames, ledger=self._ledger.state()
         )
-        self._failed, self._full, self._items = None, [], 0
+        self._failed, self._full, self._fresh = None, [], False
         if seal:
             job.state = {
                 **{f"measure/{k}": v for k, v in self._stages.measure.state().items()},
@@ -343,7 +376,10 @@ class Core:
             if segment is not None:
                 self._store.take_back(segment)
             raise
-        self._ledger.flushed(job.items, deliveries)
+        items: Counter[Signal] = Counter()
+        for frame in job.frames:
+            items[frame.signal] += frame.items
+        self._ledger.flushed(items, deliveries)
         if job.state is not None:
             if segment is not None:
                 self._store.settle(segment)
@@ -367,19 +403,21 @@ class Core:
             log.warning("space not given back, the next seal tries again error=%s", error)
 
 
-def read_deliveries(outbox: Outbox, connection: Any) -> dict[str, Delivery]:
+def read_deliveries(outbox: Outbox, connection: Any) -> Deliveries:
     """Read the totals of the configured destinations."""
     totals = outbox.counts(connection)
-    deliveries = {}
-    for name in outbox.destinations:
-        counts = totals.get(name, {}).get(Signal.TRACES)
-        if counts is not None:
-            deliveries[name] = Delivery(
+    return {
+        name: {
+            signal: Delivery(
                 pending=counts.pending_items,
                 forwarded=counts.forwarded_items,
                 dead=counts.dead_items,
             )
-    return deliveries
+            for signal, counts in totals[name].items()
+        }
+        for name in outbox.destinations
+        if name in totals
+    }
 
 
 def _split(

@@ -5,6 +5,7 @@ function serves live batches and replay, so that replaying the journal gives the
 """
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,10 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.anonymize import Anonymizer
-from gateway.batch import Batch, Clean, Findings, Transport, Verdict
+from gateway.batch import (
+    Batch,
+    Clean,
+    Findings,
+    Parcel,
+    Signal,
+    Transport,
+    Verdict,
+)
 from gateway.decide import Decide
 from gateway.measure import Measure
-from gateway.otlp.encode import Chunk, encode
+from gateway.otlp.encode import Chunk, encode, encode_parts
 
 Int64 = NDArray[np.int64]
 
@@ -35,7 +44,7 @@ class Stages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a batch. Units: counts of spans."""
+    """What became of the spans of a batch. Units: counts of spans."""
 
     findings: Findings
     verdict: Verdict
@@ -70,6 +79,28 @@ def run(batch: Batch, stages: Stages) -> Outcome:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParcelOutcome:
+    """What became of a parcel. Units: counts of items; `withheld` by rule."""
+
+    signal: Signal
+    chunks: list[Chunk]
+    withheld: Mapping[str, int]
+    kept: int
+
+
+def run_parcel(parcel: Parcel, stages: Stages) -> ParcelOutcome:
+    """Take metrics or logs through the core: what may leave is built anew, nothing is stored."""
+    found = stages.anonymize.parcel(parcel)
+    chunks = encode_parts(found.parts)
+    return ParcelOutcome(
+        signal=parcel.signal,
+        chunks=chunks,
+        withheld=found.withheld,
+        kept=sum(chunk.items for chunk in chunks),
+    )
+
+
 def _by_contract(
     findings: Findings, verdict: Verdict, chunks: list[Chunk], stages: Stages
 ) -> Int64:
@@ -80,10 +111,25 @@ def _by_contract(
     return (kept * size // max(1, int(kept.sum()))).astype(np.int64)
 
 
-def by_transport(batch: Batch) -> dict[str, int]:
+def span_items(batch: Batch) -> dict[tuple[Signal, str], int]:
     """Count the spans of a batch by the transport they came in on."""
     requests = batch.requests
     return {
-        transport.name.lower(): int(requests["spans"][requests["transport"] == transport].sum())
+        (Signal.TRACES, transport.name.lower()): int(
+            requests["spans"][requests["transport"] == transport].sum()
+        )
         for transport in Transport
     }
+
+
+def parcel_items(parcel: Parcel) -> dict[tuple[Signal, str], int]:
+    """Count the items of a parcel by its transport."""
+    return {(parcel.signal, parcel.transport.name.lower()): parcel.items}
+
+
+def batch_items(batch: Batch) -> Counter[tuple[Signal, str]]:
+    """Count all items of a batch by the transport they came in on."""
+    items = Counter(span_items(batch))
+    for parcel in batch.parcels:
+        items.update(parcel_items(parcel))
+    return items

@@ -4,34 +4,38 @@ Law: nothing listens while this happens. Afterwards the state is that of an unin
 last seal, plus every journal record after it.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import zstandard
 
 from gateway import anomalies, pipeline
 from gateway.anomalies import AnomalyBook
 from gateway.anonymize import Anonymizer
-from gateway.batch import Batch
+from gateway.batch import Batch, Parcel
 from gateway.config import SiteConfig
 from gateway.contract.plan import Plan
-from gateway.core import Core, Hooks, read_deliveries
+from gateway.core import Core, Hooks, Process, read_deliveries
 from gateway.decide import Decide
 from gateway.forward.outbox import Outbox
 from gateway.home import Home, open_home, site_key
 from gateway.journal.checkpoint import Checkpoint
 from gateway.journal.log import Journal
-from gateway.ledger import Ledger
+from gateway.ledger import Items, Ledger
 from gateway.measure import Measure, MeasureSettings
 from gateway.otlp.decode import OpenBatch
-from gateway.pipeline import Outcome, Stages, by_transport
+from gateway.pipeline import Outcome, ParcelOutcome, Stages, parcel_items, span_items
 from gateway.store.store import Store, limit_threads
 from gateway.tally import Tally
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made", Outcome, ParcelOutcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,12 @@ class Rooms:
         self.checkpoint.close()
 
 
-Guard = Callable[[Callable[[], Outcome], Callable[[Exception], None]], Outcome | None]
+class Guard(Protocol):
+    """Run work; hand whatever it raises to `set_aside`, and give None then."""
+
+    def __call__(
+        self, work: Callable[[], Made], set_aside: Callable[[Exception], None], /
+    ) -> Made | None: ...
 
 
 def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Rooms:
@@ -141,27 +150,35 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
     )
 
 
-def _guarded(
-    stages: Stages, ledger: Ledger, home: Home, guard: Guard
-) -> Callable[[Batch], Outcome | None]:
-    """Make the step that the core runs: the pipeline, or quarantine, never onward."""
+def _guarded(stages: Stages, ledger: Ledger, home: Home, guard: Guard) -> Process:
+    """Make the steps that the core runs: the pipeline, or quarantine, never onward."""
 
-    def process(batch: Batch) -> Outcome | None:
-        def set_aside(error: Exception) -> None:
-            # The text of the exception may quote the data; its type and place are enough.
-            kind = type(error).__name__
-            place = innermost(error)
-            log.error("batch quarantined sequence=%d error=%s at=%s", batch.sequence, kind, place)
+    def set_aside(error: Exception, sequence: int, name: str, body: bytes, items: Items) -> None:
+        # The text of the exception may quote the data; its type and place are enough.
+        kind = type(error).__name__
+        log.error("input quarantined sequence=%d error=%s at=%s", sequence, kind, innermost(error))
+        try:
+            home.set_aside(name, zstandard.ZstdCompressor().compress(body))
+        except OSError as failure:
+            log.error("quarantined input not kept name=%s error=%s", name, failure.strerror)
+        ledger.quarantined(items, kind)
+
+    def spans(batch: Batch) -> Outcome | None:
+        def aside(error: Exception) -> None:
             name = f"{batch.sequence:016d}.otlp.zst"
-            try:
-                home.set_aside(name, zstandard.ZstdCompressor().compress(batch.arena.tobytes()))
-            except OSError as failure:
-                log.error("quarantined batch not kept name=%s error=%s", name, failure.strerror)
-            ledger.quarantined(by_transport(batch), kind)
+            set_aside(error, batch.sequence, name, batch.arena.tobytes(), span_items(batch))
 
-        return guard(lambda: pipeline.run(batch, stages), set_aside)
+        return guard(lambda: pipeline.run(batch, stages), aside)
 
-    return process
+    def parcel(each: Parcel, sequence: int) -> ParcelOutcome | None:
+        def aside(error: Exception) -> None:
+            digest = hashlib.sha256(each.body).hexdigest()[:16]
+            name = f"{sequence:016d}-{digest}.{each.signal}.otlp.zst"
+            set_aside(error, sequence, name, each.body, parcel_items(each))
+
+        return guard(lambda: pipeline.run_parcel(each, stages), aside)
+
+    return Process(spans=spans, parcel=parcel)
 
 
 def innermost(error: BaseException) -> str:

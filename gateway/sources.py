@@ -14,7 +14,7 @@ import psutil
 
 from gateway import __version__, anomalies
 from gateway.api import sources as api
-from gateway.batch import AnomalyId, DiveId, Signal
+from gateway.batch import AnomalyId, DiveId
 from gateway.config.units import format_duration
 from gateway.home import FREE_BYTES_MIN
 from gateway.ledger import UNDELIVERABLE
@@ -93,7 +93,7 @@ class _Reader:
             ready=all(check.ok for check in self.readiness()),
             accounting=tuple(
                 api.Accounting(
-                    signal=Signal.TRACES,
+                    signal=each.signal,
                     destination=each.destination,
                     received=each.received,
                     forwarded=each.forwarded,
@@ -178,43 +178,36 @@ class _Reader:
 
     def _accounting(self) -> Iterator[api.Sample]:
         snapshot = self._rooms.ledger.snapshot()
-        signal = str(Signal.TRACES)
-        for transport, count in snapshot.received.items():
-            yield api.Sample(
-                name="weir_received_items_total",
-                labels={"signal": signal, "transport": transport},
-                value=count,
-            )
-        for rule, count in snapshot.sampled_out.items():
-            yield api.Sample(
-                name="weir_sampled_out_items_total", labels={"rule": rule}, value=count
-            )
-        for reason, count in snapshot.quarantined.items():
-            yield api.Sample(
-                name="weir_quarantined_items_total", labels={"reason": reason}, value=count
-            )
-        several = len(snapshot.deliveries) > 1
+        for name, label, items in (
+            ("weir_received_items_total", "transport", snapshot.received),
+            ("weir_sampled_out_items_total", "rule", snapshot.sampled_out),
+            ("weir_quarantined_items_total", "reason", snapshot.quarantined),
+        ):
+            for (signal, value), count in items.items():
+                yield api.Sample(name=name, labels={"signal": signal, label: value}, value=count)
         for balance in snapshot.balances():
-            name = balance.destination
-            reason = f"{UNDELIVERABLE}:{name}" if several else UNDELIVERABLE
-            labels = {"destination": name or "none", "signal": signal}
+            labels = {"destination": balance.destination or "none", "signal": balance.signal}
             yield api.Sample(
                 name="weir_forwarded_items_total", labels=labels, value=balance.forwarded
             )
             yield api.Sample(
-                name="weir_dropped_items_total", labels={"reason": reason}, value=balance.dropped
+                name="weir_dropped_items_total",
+                labels={**labels, "reason": UNDELIVERABLE},
+                value=balance.dropped,
             )
             yield api.Sample(name="weir_pending_items", labels=labels, value=balance.pending)
 
     def _refused(self) -> Iterator[api.Sample]:
         counters = self._live.counters
-        refused = {str(reason): count for reason, count in counters.refused_requests.items()}
-        refused["invalid_item"] = sum(counters.rejected_items)
-        for reason, count in refused.items():
+        for (signal, reason), count in counters.refused.items():
             yield api.Sample(
                 name="weir_refused_items_total",
-                labels={"signal": str(Signal.TRACES), "reason": reason},
+                labels={"signal": signal, "reason": reason},
                 value=count,
+            )
+        for signal, count in counters.ignored_fields.items():
+            yield api.Sample(
+                name="weir_json_ignored_fields_total", labels={"signal": signal}, value=count
             )
 
     # --- measurements -----------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Vital:
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_TRACES: Final = ("traces",)
+_SIGNALS: Final = ("traces", "metrics", "logs")
 _COUNTER: Final = VitalType.COUNTER
 _GAUGE: Final = VitalType.GAUGE
 _HISTOGRAM: Final = VitalType.HISTOGRAM
@@ -58,7 +58,7 @@ _ALL: Final = (
         unit="",
         labels=("signal", "transport"),
         help="Items that were accepted and acknowledged.",
-        known={"signal": _TRACES, "transport": ("grpc", "http")},
+        known={"signal": _SIGNALS, "transport": ("grpc", "http")},
     ),
     Vital(
         name="weir_refused_items_total",
@@ -66,6 +66,14 @@ _ALL: Final = (
         unit="",
         labels=("signal", "reason"),
         help="Items that were not accepted; the client was told why.",
+    ),
+    Vital(
+        name="weir_json_ignored_fields_total",
+        type=_COUNTER,
+        unit="",
+        labels=("signal",),
+        help="Fields of OTLP/JSON bodies that OTLP does not know, and that were left out.",
+        known={"signal": _SIGNALS},
     ),
     Vital(
         name="weir_forwarded_items_total",
@@ -78,21 +86,21 @@ _ALL: Final = (
         name="weir_sampled_out_items_total",
         type=_COUNTER,
         unit="",
-        labels=("rule",),
-        help="Items that sampling kept at the site, by the rule that decided.",
+        labels=("signal", "rule"),
+        help="Items that sampling or policy kept at the site, by the rule that decided.",
     ),
     Vital(
         name="weir_dropped_items_total",
         type=_COUNTER,
         unit="",
-        labels=("reason",),
+        labels=("destination", "signal", "reason"),
         help="Accepted items that will not be forwarded, by reason.",
     ),
     Vital(
         name="weir_quarantined_items_total",
         type=_COUNTER,
         unit="",
-        labels=("reason",),
+        labels=("signal", "reason"),
         help="Accepted items that could not be classified or processed and were set aside.",
     ),
     Vital(

@@ -1,19 +1,19 @@
 """Check a scrape of `/metrics` against the accounting identity.
 
-Law: for each destination, received = forwarded + sampled_out + dropped + quarantined + pending. A
-drop does not name its destination on the page, so with several destinations the drops are what
-their balances leave open, and the sum of that must be exactly what was dropped.
+Law: for each signal and destination,
+received = forwarded + sampled_out + dropped + quarantined + pending.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from prometheus_client.parser import text_string_to_metric_families
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The terms of one destination; all in items. `dropped` is known for a single one only."""
+    """The terms of one signal at one destination; all in items."""
 
     destination: str
     received: int
@@ -61,35 +61,31 @@ def _items(scrape: Scrape, name: str, **labels: str) -> int:
     return int(value)
 
 
-def check_identity(text: str) -> dict[str, Account]:
-    """Assert that every received item is accounted for; returns the terms by destination.
+def check_identity(text: str) -> dict[tuple[str, str], Account]:
+    """Assert that every received item is accounted for; returns the terms by destination, signal.
 
     Raises: AssertionError that shows the terms.
     """
     scrape = parse(text)
     destinations = scrape.values_of("weir_pending_items", "destination") or {""}
     destinations |= scrape.values_of("weir_forwarded_items_total", "destination")
-    received = _items(scrape, "weir_received_items_total")
-    sampled_out = _items(scrape, "weir_sampled_out_items_total")
-    quarantined = _items(scrape, "weir_quarantined_items_total")
-    dropped = _items(scrape, "weir_dropped_items_total")
-    accounts, left_open = {}, 0
-    for name in sorted(destinations):
+    signals = scrape.values_of("weir_received_items_total", "signal")
+    accounts = {}
+    for name, signal in product(sorted(destinations), sorted(signals)):
         # A missing label and an empty one are the same to Prometheus.
-        labels = {"destination": name} if name else {}
-        forwarded = _items(scrape, "weir_forwarded_items_total", **labels)
-        pending = _items(scrape, "weir_pending_items", **labels)
-        open_here = received - forwarded - sampled_out - quarantined - pending
-        left_open += open_here
-        accounts[name] = Account(
+        of_signal = {"signal": signal}
+        labels = {"destination": name, **of_signal} if name else of_signal
+        account = Account(
             destination=name,
-            received=received,
-            forwarded=forwarded,
-            sampled_out=sampled_out,
-            dropped=dropped if len(destinations) == 1 else open_here,
-            quarantined=quarantined,
-            pending=pending,
+            received=_items(scrape, "weir_received_items_total", **of_signal),
+            forwarded=_items(scrape, "weir_forwarded_items_total", **labels),
+            sampled_out=_items(scrape, "weir_sampled_out_items_total", **of_signal),
+            dropped=_items(scrape, "weir_dropped_items_total", **labels),
+            quarantined=_items(scrape, "weir_quarantined_items_total", **of_signal),
+            pending=_items(scrape, "weir_pending_items", **labels),
         )
-        assert open_here >= 0, f"{name}: {-open_here} items too many\n{accounts}"
-    assert left_open == dropped, f"residue {left_open - dropped}\n{accounts}"
+        settled = account.forwarded + account.sampled_out + account.dropped + account.quarantined
+        residue = account.received - settled - account.pending
+        assert residue == 0, f"{signal} at {name or 'no destination'}: residue {residue}\n{account}"
+        accounts[name, signal] = account
     return accounts

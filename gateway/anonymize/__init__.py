@@ -1,17 +1,19 @@
-"""Make batches clean for an audience. The only room that constructs `Clean`.
+"""Make batches clean for an audience. The only room that constructs `Clean` and `CleanPart`.
 
-Law: `Anonymizer.export` builds from classified fields and nothing else; `Anonymizer.site` leaves
-out what contracts forbid the site to keep. Pure: keys and rules come in, columns go out.
+Law: `Anonymizer.export` and `Anonymizer.parcel` build from classified fields and nothing else;
+`Anonymizer.site` leaves out what contracts forbid the site to keep. Pure: keys and rules come in,
+columns and messages go out.
 """
 
 from gateway.anonymize.export import Exporter
+from gateway.anonymize.parcels import CleanParcel, ParcelBuilder
 from gateway.anonymize.policy import compile_policy
 from gateway.anonymize.site import SiteBuilder
 from gateway.anonymize.tokens import Tokens
-from gateway.batch import Audience, Batch, Clean, Int16, Verdict
+from gateway.batch import Audience, Batch, Clean, Int16, Parcel, Verdict
 from gateway.contract.plan import Plan
 
-__all__ = ["Anonymizer"]
+__all__ = ["Anonymizer", "CleanParcel"]
 
 
 class Anonymizer:
@@ -21,6 +23,7 @@ class Anonymizer:
         policy = compile_policy(plan, site, site_key)
         self._exporter = Exporter(policy)
         self._site = SiteBuilder(policy)
+        self._parcels = ParcelBuilder(plan, site, site_key)
         self._digest = policy.digest
         self._devices = Tokens(site_key, site, Audience.SITE, "device.id")
 
@@ -40,3 +43,7 @@ class Anonymizer:
     def site(self, batch: Batch, contract: Int16) -> Clean:
         """Make what the site may keep: all rows."""
         return self._site.build(batch, contract)
+
+    def parcel(self, parcel: Parcel) -> CleanParcel:
+        """Make what may leave the site of metrics or logs."""
+        return self._parcels.build(parcel)

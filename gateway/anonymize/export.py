@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from gateway.anonymize.policy import PASSED_TEXT_BYTES_MAX, Field, Policy, ResourceField
 from gateway.anonymize.tokens import TOKEN_LENGTH, Tokens
-from gateway.anonymize.wire import key_value, varint
 from gateway.batch import (
     CLEAN_SPAN,
     EXTENT,
@@ -35,6 +34,7 @@ from gateway.batch import (
 from gateway.contract.schema import SignalType
 from gateway.otlp.columns import compact
 from gateway.otlp.kernel import factorize, gather
+from gateway.otlp.protobuf import key_value, varint
 
 # W3C flags and the two "remote" bits of OTLP; the reserved ones could carry anything.
 FLAGS_KNOWN: Final = 0x3FF

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from gateway.anonymize.export import RESOURCE_MEMO_MAX, Writer, raw_attributes
 from gateway.anonymize.policy import Policy
-from gateway.anonymize.wire import field as wire_field
-from gateway.anonymize.wire import varint
 from gateway.batch import (
     CLEAN_SPAN,
     EXTENT,
@@ -28,6 +26,8 @@ from gateway.batch import (
 )
 from gateway.otlp.columns import compact
 from gateway.otlp.kernel import gather, pack_fields
+from gateway.otlp.protobuf import field as wire_field
+from gateway.otlp.protobuf import varint
 
 _COPIED = ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "end_ns", "flags", "kind")
 

@@ -49,6 +49,7 @@ class FindingRule(StrEnum):
     LOOSER_EXPORT = "looser-export"
     DUPLICATE_MODEL = "duplicate-model"
     DUPLICATE_MATCH = "duplicate-match"
+    METRIC_STREAM = "metric-stream"
     SLO_THRESHOLD = "slo-threshold"
     SLO_WINDOW = "slo-window"
     SLO_UNDETECTABLE = "slo-undetectable"
@@ -93,6 +94,7 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.LOOSER_EXPORT: "More would leave the site than is readable at the site.",
     FindingRule.DUPLICATE_MODEL: "Two contracts are for the same model.",
     FindingRule.DUPLICATE_MATCH: "Two contracts claim the same spans.",
+    FindingRule.METRIC_STREAM: "Metrics of several devices would leave as one series.",
     FindingRule.SLO_THRESHOLD: "A latency objective needs a threshold, others have none.",
     FindingRule.SLO_WINDOW: "The window gives alerts that fire while the objective is kept.",
     FindingRule.SLO_UNDETECTABLE: "The alert of the objective could never fire.",

@@ -96,6 +96,14 @@ class ResourceForm(Section):
     )
 
 
+class MetricForm(Section):
+    """One metric that leaves."""
+
+    unit: str = Field(
+        default="", max_length=64, description="unit of the metric in UCUM, such as ms or By"
+    )
+
+
 class SloForm(Section):
     """One objective."""
 
@@ -188,6 +196,16 @@ class ContractForm(Section):
     )
     span_names: tuple[Text, ...] = Field(
         default=(), max_length=256, description='span names that leave; any other leaves as "other"'
+    )
+    event_names: tuple[Text, ...] = Field(
+        default=(),
+        max_length=256,
+        description='event names of log records that leave; any other leaves as "other"',
+    )
+    metrics: dict[str, MetricForm] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="metrics that leave, by name, with the attributes that signals declare",
     )
     signals: dict[str, SignalForm] = Field(
         default_factory=dict, max_length=64, description="declared attributes of inference spans"

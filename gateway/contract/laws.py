@@ -18,6 +18,7 @@ from gateway.contract.names import (
     foreign_character,
     is_identifying,
     is_key,
+    is_metric_name,
     is_placeholder,
     is_reserved,
     is_signal_name,
@@ -25,7 +26,15 @@ from gateway.contract.names import (
     text_fault,
 )
 from gateway.contract.rule import bind_rule
-from gateway.contract.schema import NUMERIC, Action, Indicator, Role, Signal, SignalType
+from gateway.contract.schema import (
+    NUMERIC,
+    STREAM_KEYS,
+    Action,
+    Indicator,
+    Role,
+    Signal,
+    SignalType,
+)
 from gateway.contract.slo import budget_of, objective_min, overeager, undetectable
 
 # Above this a double no longer holds every whole number, and a range is no bound.
@@ -63,6 +72,7 @@ def check_laws(
         _check_signal_privacy(at, signal, checked, document)
     _check_single_roles(form, document)
     _check_resource(form, document)
+    _check_metrics(form, document)
     _check_slos(checked, form, document)
     return _bound_rules(checked, form, document)
 
@@ -136,6 +146,7 @@ def _check_keys(form: ContractForm, document: Document) -> None:
 def _check_texts(form: ContractForm, document: Document) -> None:
     texts: list[tuple[Path, str]] = [(("match", key), text) for key, text in form.match.items()]
     texts += [(("span_names", index), text) for index, text in enumerate(form.span_names)]
+    texts += [(("event_names", index), text) for index, text in enumerate(form.event_names)]
     for name, signal in form.signals.items():
         texts += [
             (("signals", name, "values", index), text) for index, text in enumerate(signal.values)
@@ -258,6 +269,23 @@ def _check_resource(form: ContractForm, document: Document) -> None:
                 (*at, "export"), FindingRule.IDENTIFIER_PASSED, message, "write token or drop"
             )
         _check_order(at, rule.export, rule.site, document)
+
+
+def _check_metrics(form: ContractForm, document: Document) -> None:
+    for name, rule in form.metrics.items():
+        at: Path = ("metrics", name)
+        if not is_metric_name(name):
+            message = f"{name!r} is no name of a metric"
+            advice = "begin with a letter, then letters, digits and _.-/, at most 255"
+            document.add(at, FindingRule.INVALID_VALUE, message, advice, of_key=True)
+        if not rule.unit.isascii() or not rule.unit.isprintable():
+            message = f"{rule.unit!a} is no unit"
+            document.add((*at, "unit"), FindingRule.INVALID_VALUE, message, "write it in UCUM")
+    leaving = {key for key, rule in form.resource.items() if rule.export is not Action.DROP}
+    if form.metrics and not leaving & STREAM_KEYS:
+        message = "the metrics of several devices would leave as one and the same series"
+        advice = "add to resource: device.id: {export: token}"
+        document.add(("metrics",), FindingRule.METRIC_STREAM, message, advice, of_key=True)
 
 
 def _check_slos(checked: Checked[ContractForm], form: ContractForm, document: Document) -> None:

@@ -29,6 +29,7 @@ from gateway.contract.schema import (
     DriftRule,
     Indicator,
     KeepRule,
+    MetricRule,
     ProvenanceRequirement,
     ProvenanceRule,
     ResourceRule,
@@ -39,6 +40,7 @@ from gateway.errors import Finding, InvalidConfigError
 
 FILES_MAX: Final = 1000  # YAML files below the named folders
 SUFFIXES: Final = (".yaml", ".yml")
+_LATER_KEYS: Final = ("event_names", "metrics")
 _BASELINE_PREFIX: Final = "file:"
 _CONTRACT_KEYS: Final = frozenset(ContractForm.model_fields) - frozenset(SiteConfig.model_fields)
 _SITE_KEYS: Final = frozenset(SiteConfig.model_fields) - frozenset(ContractForm.model_fields)
@@ -188,9 +190,13 @@ def digest(form: ContractForm) -> str:
     """Compute the sha256 hex of the canonical form.
 
     Canonical: what was parsed, defaults filled in, as JSON with sorted keys, no spaces and ASCII
-    only. Comments, layout and units do not change it; an order of values does.
+    only. Comments, layout and units do not change it; an order of values does. Keys that came
+    later than the form's first version are left out while they say nothing.
     """
     content = form.model_dump(mode="json")
+    for key in _LATER_KEYS:
+        if not content[key]:
+            del content[key]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -216,6 +222,10 @@ def _build(
         purpose=form.purpose,
         expires=form.expires,
         span_names=form.span_names,
+        event_names=form.event_names,
+        metrics=MappingProxyType(
+            {name: MetricRule(unit=rule.unit) for name, rule in form.metrics.items()}
+        ),
         signals=MappingProxyType(dict(signals_of(form))),
         resource=MappingProxyType(resource),
         slos=tuple(_slos(form)),

@@ -20,6 +20,8 @@ _LOOKALIKE_SCRIPTS: Final = frozenset(
 )
 _HIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
 _KEY = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/:-]*[A-Za-z0-9_])?")
+# Source: OpenTelemetry specification, "Instrument name syntax".
+_METRIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,254}")
 _SIGNAL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 # Attributes that name a device, a person or a place by their published meaning: they never leave
@@ -75,6 +77,11 @@ def is_key(key: str) -> bool:
 def is_signal_name(name: str) -> bool:
     """Tell whether a text can be a signal's name, and stand in a keep rule."""
     return _SIGNAL_NAME.fullmatch(name) is not None
+
+
+def is_metric_name(name: str) -> bool:
+    """Tell whether a text can be the name of a metric."""
+    return _METRIC_NAME.fullmatch(name) is not None
 
 
 def is_reserved(key: str) -> bool:

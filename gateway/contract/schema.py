@@ -10,7 +10,7 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.config.keep import KeepRule
 
@@ -21,6 +21,7 @@ __all__ = [
     "DriftRule",
     "Indicator",
     "KeepRule",
+    "MetricRule",
     "ProvenanceRequirement",
     "ProvenanceRule",
     "ResourceRule",
@@ -51,6 +52,12 @@ class SignalType(StrEnum):
 
 
 NUMERIC: Final = frozenset({SignalType.DOUBLE, SignalType.INT})
+
+
+# Resource attributes of which one must leave with a metric, so that each device keeps its series.
+STREAM_KEYS: Final = frozenset(
+    {"device.id", "service.instance.id", "host.id", "host.name", "k8s.pod.uid"}
+)
 
 
 class Role(StrEnum):
@@ -105,6 +112,13 @@ class ResourceRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRule:
+    """One metric that leaves, with the unit that its points must have."""
+
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
     """One objective. Units: window and threshold in seconds, objective a share in (0, 1)."""
 
@@ -156,7 +170,7 @@ class Cost:
     budget_per_month: float | None = None
 
 
-def _empty() -> Mapping[str, ResourceRule]:
+def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
@@ -174,6 +188,8 @@ class Contract:
     purpose: str
     expires: date
     span_names: tuple[str, ...] = ()
+    event_names: tuple[str, ...] = ()  # of log records
+    metrics: Mapping[str, MetricRule] = field(default_factory=_empty)
     signals: Mapping[str, Signal]
     resource: Mapping[str, ResourceRule] = field(default_factory=_empty)
     slos: tuple[Slo, ...] = ()

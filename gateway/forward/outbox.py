@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Final
 
 from gateway.batch import Frame, Signal
@@ -57,17 +58,17 @@ class Outbox:
         for (name,) in known:
             if name not in self.destinations:
                 self._give_up(connection, self._ids(connection, name), name, REASON_REMOVED)
-        for name in self.destinations:
+        for name, signal in product(self.destinations, Signal):
             connection.execute(
                 "INSERT OR IGNORE INTO outbox_count (destination, signal) VALUES (?, ?)",
-                (name, Signal.TRACES),
+                (name, signal),
             )
             connection.execute(
                 "UPDATE outbox_count SET dead_items = (SELECT"
                 " max(pending_items + forwarded_items + dead_items) FROM outbox_count"
                 " WHERE signal = ?2) - pending_items - forwarded_items"
                 " WHERE destination = ?1 AND signal = ?2",
-                (name, Signal.TRACES),
+                (name, signal),
             )
 
     def add(self, connection: sqlite3.Connection, frames: Sequence[Frame]) -> None:
@@ -176,13 +177,13 @@ class Outbox:
             )
         return totals
 
-    def kept(self, connection: sqlite3.Connection) -> int:
+    def kept(self, connection: sqlite3.Connection) -> dict[Signal, int]:
         """Count the items that were ever kept for a destination, whatever became of them."""
-        row = connection.execute(
-            "SELECT coalesce(max(pending_items + forwarded_items + dead_items), 0)"
-            " FROM outbox_count"
-        ).fetchone()
-        return int(row[0])
+        rows = connection.execute(
+            "SELECT signal, max(pending_items + forwarded_items + dead_items)"
+            " FROM outbox_count GROUP BY signal"
+        )
+        return {Signal(signal): int(count) for signal, count in rows}
 
     def bytes_stored(self, connection: sqlite3.Connection) -> int:
         """Bytes of all bodies, pending and dead."""

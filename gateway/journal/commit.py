@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from gateway.batch import Batch, Payload, Receipt
+from gateway.batch import Batch, Payload, Receipt, Transport
 from gateway.errors import OverloadedError, WeirError
 from gateway.journal.log import Entry, GroupRecord
 from gateway.otlp.decode import OpenBatch
@@ -66,8 +66,8 @@ class GroupCommit:
         self._forsake = forsake
         self._is_behind = is_behind
         self._clock = clock
-        self._entries: list[Entry] = []
-        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float]] = []
+        # Of each request its future and receipt, when it came, and the bytes that are held for it.
+        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
@@ -87,17 +87,7 @@ class GroupCommit:
             raise OverloadedError("the group before is still being written")
         receipt = self._open.add(payload)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._entries.append(
-            Entry(
-                arrival_ns=payload.arrival_ns,
-                transport=payload.transport,
-                identity=payload.identity,
-                length=len(payload.body),
-                wire_bytes=payload.wire_bytes,
-                signal=payload.signal,
-            )
-        )
-        self._waiting.append((future, receipt, self._clock()))
+        self._waiting.append((future, receipt, self._clock(), len(payload.body)))
         if len(self._waiting) == 1:
             self._opened.set()
         if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= GROUP_BYTES_MAX:
@@ -134,27 +124,61 @@ class GroupCommit:
             await self._write()
 
     async def _write(self) -> None:
-        entries, self._entries = tuple(self._entries), []
         waiting, self._waiting = self._waiting, []
         if not self._closing:
             self._full.clear()
             self._opened.clear()
         batch = self._open.take(self._sequence)
-        record = GroupRecord(sequence=self._sequence, entries=entries, body=batch.arena.data)
         try:
-            await self._append(record)
+            await self._append(record_of(batch))
         except WeirError as error:
-            for (future, _, _), entry in zip(waiting, entries, strict=True):
+            for future, _, _, held_bytes in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
-                    self._forsake(entry.length)
+                    self._forsake(held_bytes)
                 else:
                     future.set_exception(error)
             return
         self._sequence += 1
         # Handed on before the acknowledgements, so that a scrape that follows an answer counts it.
         self._hand_over(batch)
-        for future, receipt, _ in waiting:
+        for future, receipt, _, _ in waiting:
             if not future.done():
                 future.set_result(receipt)
         now = self._clock()
-        self._observe([now - start for _, _, start in waiting], len(batch.spans))
+        self._observe([now - start for _, _, start, _ in waiting], len(batch.spans))
+
+
+def record_of(batch: Batch) -> GroupRecord:
+    """Make the journal record of a group: the requests with spans, then the parcels."""
+    requests = batch.requests
+    entries = [
+        Entry(
+            arrival_ns=arrival_ns,
+            transport=Transport(transport),
+            identity=batch.identities[identity],
+            length=length,
+            wire_bytes=wire_bytes,
+        )
+        for arrival_ns, transport, identity, length, wire_bytes in zip(
+            *(
+                requests[name].tolist()
+                for name in ("arrival_ns", "transport", "identity", "body_length", "wire_bytes")
+            ),
+            strict=True,
+        )
+    ]
+    entries += [
+        Entry(
+            arrival_ns=parcel.arrival_ns,
+            transport=parcel.transport,
+            identity=parcel.identity,
+            length=len(parcel.body),
+            wire_bytes=parcel.wire_bytes,
+            signal=parcel.signal,
+        )
+        for parcel in batch.parcels
+    ]
+    body: bytes | memoryview = batch.arena.data
+    if batch.parcels:
+        body = b"".join((body, *(parcel.body for parcel in batch.parcels)))
+    return GroupRecord(sequence=batch.sequence, entries=tuple(entries), body=body)

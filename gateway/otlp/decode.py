@@ -1,7 +1,8 @@
-"""Scan OTLP request bodies into the open batch, and close it.
+"""Take OTLP request bodies into the open batch, and close it.
 
-Law: `OpenBatch.add` either takes a request whole (refused spans counted) or leaves the batch as it
-was. The body is copied once, into the arena that the journal writes and all columns point into.
+Law: `OpenBatch.add` either takes a request whole (refused items counted) or leaves the batch as it
+was. Traces are copied once, into the arena that the journal writes and all columns point into;
+metrics and logs are screened and kept as they are, less the items that were refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Batch, Int32, Payload, Receipt
+from gateway.batch import Batch, Int32, Parcel, Payload, Receipt, Signal
 from gateway.otlp.kernel import REJECTIONS, Scanner, pivot
+from gateway.otlp.screen import screen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class OpenBatch:
             assert number >= 0, "contracts name more keys than the table holds"
             self._slot_of_key[number] = slot
         self._identities: dict[str, int] = {}
+        self._parcels: list[Parcel] = []
+        self._parcel_bytes = 0
         self._arrival_ns = 0
 
     @property
@@ -70,17 +74,19 @@ class OpenBatch:
     @property
     def bytes(self) -> int:
         """Size of the bodies taken so far, in bytes."""
-        return self._scanner.bytes
+        return self._scanner.bytes + self._parcel_bytes
 
     def key_text(self, key: int) -> str:
         """Return the text of an interned key."""
         return self._scanner.key_text(key).decode()
 
     def add(self, payload: Payload) -> Receipt:
-        """Scan one request into the batch.
+        """Take one request into the batch.
 
         Raises: MalformedPayloadError, PayloadTooLargeError; the batch is unchanged then.
         """
+        if payload.signal is not Signal.TRACES:
+            return self._keep(payload)
         identity = self._identities.get(payload.identity)
         if identity is None:
             identity = len(self._identities)
@@ -90,6 +96,13 @@ class OpenBatch:
         self._identities[payload.identity] = identity
         self._arrival_ns = max(self._arrival_ns, payload.arrival_ns)
         return Receipt(accepted=accepted, rejected=rejected, reason=REJECTIONS[reason])
+
+    def _keep(self, payload: Payload) -> Receipt:
+        found = screen(payload)
+        self._parcels.append(found.parcel)
+        self._parcel_bytes += len(found.parcel.body)
+        self._arrival_ns = max(self._arrival_ns, payload.arrival_ns)
+        return found.receipt
 
     def take(self, sequence: int) -> Batch:
         """Close the batch under its journal sequence and start an empty one."""
@@ -107,9 +120,11 @@ class OpenBatch:
             resource_slots=slots("resource_attributes", "resources"),
             scope_slots=slots("scope_attributes", "scopes"),
             slot_of_key=self._slot_of_key,
+            parcels=tuple(self._parcels),
             **tables,
         )
         self._identities = {}
+        self._parcels, self._parcel_bytes = [], 0
         self._arrival_ns = 0
         return batch
 

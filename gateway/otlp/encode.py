@@ -1,18 +1,19 @@
 """Write OTLP bytes from clean columns.
 
-Law: nothing but a `Clean` can be encoded, so whatever leaves was classified first. A chunk never
-exceeds the byte limit unless a single span does.
+Law: nothing but a `Clean` or a `CleanPart` can be encoded, so whatever leaves was classified
+first. A chunk never exceeds the byte limit unless a single span or part does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import zstandard
 
-from gateway.batch import Clean, Frame, Int32, Signal
+from gateway.batch import Clean, CleanPart, Frame, Int32, Signal
 from gateway.otlp.kernel import encode_spans
+from gateway.otlp.protobuf import varint
 
 # Below the 4 MiB that stock gRPC receivers accept, with room for resources and growth.
 CHUNK_BYTES_MAX: Final = 1 << 20
@@ -22,7 +23,7 @@ ZSTD_LEVEL: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One ExportTraceServiceRequest and the count of its spans."""
+    """One export request of one signal and the count of its items."""
 
     body: bytes
     items: int
@@ -62,10 +63,30 @@ def encode(clean: Clean, bytes_max: int = CHUNK_BYTES_MAX) -> list[Chunk]:
     return list(_pieces(clean, order, bytes_max))
 
 
-class FrameBuilder:
-    """Gather chunks into compressed frames. Not thread safe: one owner."""
+def encode_parts(parts: Sequence[CleanPart], bytes_max: int = CHUNK_BYTES_MAX) -> list[Chunk]:
+    """Join parts of one signal to requests of at most `bytes_max`."""
+    chunks: list[Chunk] = []
+    fields: list[bytes] = []
+    size = items = 0
+    for part in parts:
+        # The resources of a request are its field 1, in every signal.
+        each = b"\x0a" + varint(len(part.body)) + part.body
+        if fields and size + len(each) > bytes_max:
+            chunks.append(Chunk(b"".join(fields), items))
+            fields, size, items = [], 0, 0
+        fields.append(each)
+        size += len(each)
+        items += part.items
+    if fields:
+        chunks.append(Chunk(b"".join(fields), items))
+    return chunks
 
-    def __init__(self, bytes_max: int = CHUNK_BYTES_MAX) -> None:
+
+class FrameBuilder:
+    """Gather chunks of one signal into compressed frames. Not thread safe: one owner."""
+
+    def __init__(self, signal: Signal, bytes_max: int = CHUNK_BYTES_MAX) -> None:
+        self._signal = signal
         self._bytes_max = bytes_max
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         self._bodies: list[bytes] = []
@@ -94,7 +115,7 @@ class FrameBuilder:
         if not self._bodies:
             return []
         frame = Frame(
-            signal=Signal.TRACES,
+            signal=self._signal,
             items=self._items,
             body=self._compressor.compress(b"".join(self._bodies)),
             raw_bytes=self._bytes,

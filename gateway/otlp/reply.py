@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from google.protobuf import any_pb2, duration_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTracePartialSuccess,
-    ExportTraceServiceResponse,
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from gateway.batch import Receipt
+from gateway.batch import Receipt, Signal
 from gateway.errors import (
     UNEXPECTED,
     MalformedPayloadError,
@@ -25,6 +26,7 @@ from gateway.errors import (
 
 # An empty message has no bytes in protobuf; full success leaves `partial_success` unset.
 EMPTY_SUCCESS: Final = b""
+EMPTY_SUCCESS_JSON: Final = b"{}"
 
 # Long enough for the kernel's longest reason, short enough for every client's header limits:
 # gRPC clients refuse trailers above 8 KiB and the text is sent twice.
@@ -32,17 +34,34 @@ MESSAGE_CHARACTERS_MAX: Final = 1024
 
 RETRY_AFTER_UNEXPECTED_S: Final = 1.0
 
+# The response of each signal and its field for the count of rejected items.
+_RESPONSES: Final[dict[Signal, tuple[Any, str]]] = {
+    Signal.TRACES: (ExportTraceServiceResponse, "rejected_spans"),
+    Signal.METRICS: (ExportMetricsServiceResponse, "rejected_data_points"),
+    Signal.LOGS: (ExportLogsServiceResponse, "rejected_log_records"),
+}
 
-def export_reply(receipt: Receipt) -> bytes:
-    """Encode the ExportTraceServiceResponse of a receipt."""
+
+def export_reply(signal: Signal, receipt: Receipt) -> bytes:
+    """Encode the export response of a receipt as protobuf."""
     if receipt.rejected == 0 and not receipt.reason:
         return EMPTY_SUCCESS
-    return ExportTraceServiceResponse(
-        partial_success=ExportTracePartialSuccess(
-            rejected_spans=receipt.rejected,
-            error_message=receipt.reason[:MESSAGE_CHARACTERS_MAX],
-        )
-    ).SerializeToString()
+    return bytes(_export_message(signal, receipt).SerializeToString())
+
+
+def export_reply_json(signal: Signal, receipt: Receipt) -> bytes:
+    """Encode the export response of a receipt as JSON; 64-bit integers are strings in it."""
+    if receipt.rejected == 0 and not receipt.reason:
+        return EMPTY_SUCCESS_JSON
+    return json_format.MessageToJson(_export_message(signal, receipt), indent=None).encode()
+
+
+def _export_message(signal: Signal, receipt: Receipt) -> Any:
+    response, rejected = _RESPONSES[signal]
+    message = response()
+    setattr(message.partial_success, rejected, receipt.rejected)
+    message.partial_success.error_message = receipt.reason[:MESSAGE_CHARACTERS_MAX]
+    return message
 
 
 def retry_delay_s(error: WeirError) -> float | None:

@@ -11,9 +11,10 @@ Single-threaded: every method is called on the event loop (the core reports thro
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 from typing import Final
 
-from gateway.batch import Transport
+from gateway.batch import Signal, Transport
 from gateway.errors import (
     ForbiddenError,
     JournalUnavailableError,
@@ -53,6 +54,11 @@ class Reason(StrEnum):
     JOURNAL = "journal_unavailable"
     DISCONNECTED = "disconnected"
     UNEXPECTED = "unexpected"
+    INVALID_ITEM = "invalid_item"
+
+
+# The signal of a request to a path that serves none.
+NO_SIGNAL: Final = "none"
 
 
 REASONS: Final[dict[type[WeirError], Reason]] = {
@@ -81,27 +87,35 @@ def reason_of(error: WeirError) -> Reason:
 class Counters:
     """What the intake has done since start.
 
-    Shape: requests, accepted_items, rejected_items by Transport. `requests` counts every export
-    request, also those in `refused_requests`. Accepted items are durable; rejected items are those
-    refused one by one out of accepted requests; the items of a refused request are not known,
-    because it was refused before it was decoded.
+    Shape: requests, accepted_items, rejected_items by Transport; refused, ignored_fields by
+    signal. `requests` counts every export request, also refused ones. Accepted items are durable;
+    rejected items are those refused one by one out of accepted requests. `refused` counts these
+    under INVALID_ITEM, and whole requests under the other reasons, because a request that was
+    refused before it was decoded does not tell its items.
     Units: wire_bytes as received (gRPC: after its own inflation, which it does not tell);
-    inflated_bytes of requests that were handed on.
+    inflated_bytes of requests that were handed on; ignored_fields are fields of JSON bodies that
+    OTLP does not know.
     """
 
     requests: list[int] = field(default_factory=lambda: [0] * len(Transport))
     accepted_items: list[int] = field(default_factory=lambda: [0] * len(Transport))
     rejected_items: list[int] = field(default_factory=lambda: [0] * len(Transport))
-    refused_requests: dict[Reason, int] = field(
-        default_factory=lambda: dict.fromkeys(Reason, 0),
+    refused: dict[tuple[str, Reason], int] = field(
+        default_factory=lambda: dict.fromkeys(product(Signal, Reason), 0)
     )
+    ignored_fields: dict[Signal, int] = field(default_factory=lambda: dict.fromkeys(Signal, 0))
     unauthenticated_sources: dict[str, int] = field(default_factory=dict)
     wire_bytes: int = 0
     inflated_bytes: int = 0
 
-    def refuse(self, error: WeirError, source: str = "") -> None:
+    def count(self, signal: str, reason: Reason, items: int = 1) -> None:
+        """Count refused requests, or items for INVALID_ITEM."""
+        key = (signal, reason)
+        self.refused[key] = self.refused.get(key, 0) + items
+
+    def refuse(self, error: WeirError, signal: str, source: str = "") -> None:
         """Count one refused request; source is the peer's address, never its credential."""
-        self.refused_requests[reason_of(error)] += 1
+        self.count(signal, reason_of(error))
         if isinstance(error, UnauthenticatedError) and source:
             sources = self.unauthenticated_sources
             name = source if source in sources or len(sources) < SOURCES_MAX else OTHER_SOURCES

@@ -1,4 +1,4 @@
-"""OTLP/gRPC: the trace service over raw request bytes.
+"""OTLP/gRPC: the export services of all signals over raw request bytes.
 
 Law: who is refused by its headers is refused before its message is taken off the wire, and every
 refusal that may be sent again says when, in both places where clients look for it.
@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
-from gateway.batch import Transport
+from gateway.batch import Signal, Transport
 from gateway.config import ReceiveSection
 from gateway.errors import (
     RequestError,
@@ -22,7 +22,7 @@ from gateway.errors import (
     WeirError,
 )
 from gateway.otlp import reply
-from gateway.receive.admission import Counters
+from gateway.receive.admission import NO_SIGNAL, Counters
 from gateway.receive.intake import Intake
 from gateway.receive.listening import (
     Material,
@@ -34,11 +34,13 @@ from gateway.receive.listening import (
 )
 
 PROTOCOL: Final = "OTLP/gRPC"
-EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-NOT_SERVED: Final = {
-    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
-    "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+_SERVICES: Final = "/opentelemetry.proto.collector."
+EXPORTS: Final = {
+    f"{_SERVICES}trace.v1.TraceService/Export": Signal.TRACES,
+    f"{_SERVICES}metrics.v1.MetricsService/Export": Signal.METRICS,
+    f"{_SERVICES}logs.v1.LogsService/Export": Signal.LOGS,
 }
+PROFILES: Final = f"{_SERVICES}profiles.v1development.ProfilesService/Export"
 
 METADATA_BYTES_MAX: Final = 16 * 1024
 CONNECTIONS_MAX: Final = 4_096
@@ -135,46 +137,48 @@ class _Services:
         self._admission = intake.admission
         self._gate = intake.gate
         self._counters: Counters = intake.counters
-        self._export_handler = grpc.unary_unary_rpc_method_handler(self._export)
-        self._not_served = {
-            method: self._refusing(UnknownPathError(f"{signal} are not served here"))
-            for method, signal in NOT_SERVED.items()
-        }
+        self._handlers = {method: self._exporting(EXPORTS[method]) for method in EXPORTS}
+        self._profiles = self._refusing(UnknownPathError("profiles are not served here"), NO_SIGNAL)
 
     def service(self, details: Any) -> Any:
         """Return the handler of one call; None is answered UNIMPLEMENTED by grpc."""
         method = details.method
-        if method != EXPORT:
-            return self._not_served.get(method)
+        signal = EXPORTS.get(method)
+        if signal is None:
+            return self._profiles if method == PROFILES else None
         self._counters.requests[_GRPC] += 1
         try:
             if self._gate.tokens_only:
                 self._gate.identify(_authorization(details.invocation_metadata), None)
             self._admission.check(0)
         except RequestError as error:
-            return self._refusing(error)
-        return self._export_handler
+            return self._refusing(error, signal)
+        return self._handlers[method]
 
-    async def _export(self, body: bytes, context: Any) -> bytes:
-        size_bytes = len(body)
-        try:
-            gate = self._gate
-            identity = "" if gate.open else gate.identify(*_credentials_of(context))
-            self._admission.reserve(size_bytes)
-            return await self._intake.accept(body, _GRPC, identity, size_bytes)
-        except RequestError as error:
-            await self._abort(context, error)
+    def _exporting(self, signal: Signal) -> Any:
+        async def export(body: bytes, context: Any) -> bytes:
+            size_bytes = len(body)
+            try:
+                gate = self._gate
+                identity = "" if gate.open else gate.identify(*_credentials_of(context))
+                self._admission.reserve(size_bytes)
+                receipt = await self._intake.accept(signal, body, _GRPC, identity, size_bytes)
+            except RequestError as error:
+                await self._abort(context, error, signal)
+            return reply.export_reply(signal, receipt)
 
-    def _refusing(self, error: WeirError) -> Any:
+        return grpc.unary_unary_rpc_method_handler(export)
+
+    def _refusing(self, error: WeirError, signal: str) -> Any:
         """Make a handler that answers without asking for the message."""
 
         async def refuse(_messages: AsyncIterator[bytes], context: Any) -> None:
-            await self._abort(context, error)
+            await self._abort(context, error, signal)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    async def _abort(self, context: Any, error: WeirError) -> NoReturn:
-        self._counters.refuse(error, _source(context))
+    async def _abort(self, context: Any, error: WeirError, signal: str) -> NoReturn:
+        self._counters.refuse(error, signal, _source(context))
         delay_s = self._admission.delay_s(error)
         answer = rpc_status.to_status(reply.status_message(error, delay_s))
         trailers = [*answer.trailing_metadata]

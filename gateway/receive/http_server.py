@@ -1,8 +1,8 @@
-"""OTLP/HTTP: `POST /v1/traces` and the routes that the app adds, on aiohttp's low-level server.
+"""OTLP/HTTP: `POST /v1/{traces,metrics,logs}` and the routes that the app adds, on aiohttp.
 
 Law: a request passes credential, media type, size and room, in this order, before its body is
 read; every answer of 400 and above is a `google.rpc.Status`.
-The low-level server has no router, no middleware and no decompression of its own, which halves
+Its low-level server has no router, no middleware and no decompression of its own, which halves
 the time per request and leaves the ceilings to `inflate`.
 Source: OTLP specification 1.x, "OTLP/HTTP".
 """
@@ -17,7 +17,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
-from gateway.batch import Transport
+from gateway.batch import Receipt, Signal, Transport
 from gateway.config import ReceiveSection
 from gateway.errors import (
     MalformedPayloadError,
@@ -32,7 +32,8 @@ from gateway.errors import (
     answer_of,
 )
 from gateway.otlp import reply
-from gateway.receive.admission import Hold, Reason
+from gateway.otlp.screen import to_protobuf
+from gateway.receive.admission import NO_SIGNAL, Hold, Reason
 from gateway.receive.http_wire import Acknowledgement, Wire
 from gateway.receive.inflate import Encoding, Inflater
 from gateway.receive.intake import Intake
@@ -45,8 +46,12 @@ from gateway.receive.listening import (
 )
 
 PROTOCOL: Final = "OTLP/HTTP"
-TRACES_PATH: Final = "/v1/traces"
-NOT_SERVED: Final = {"/v1/metrics": "metrics", "/v1/logs": "logs"}
+EXPORTS: Final = {
+    "/v1/traces": Signal.TRACES,
+    "/v1/metrics": Signal.METRICS,
+    "/v1/logs": Signal.LOGS,
+}
+PROFILES: Final = "/v1development/profiles"
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
@@ -96,8 +101,13 @@ class HttpServer:
         self._admission = intake.admission
         self._gate = intake.gate
         self._counters = intake.counters
-        self._acknowledgement = Acknowledgement(PROTOBUF)
-        self._routes: dict[str, dict[str, Handler]] = {TRACES_PATH: {"POST": self._export}}
+        self._acknowledgements = {
+            PROTOBUF: Acknowledgement(PROTOBUF, reply.EMPTY_SUCCESS),
+            JSON: Acknowledgement(JSON, reply.EMPTY_SUCCESS_JSON),
+        }
+        self._routes: dict[str, dict[str, Handler]] = {
+            path: {"POST": self._export} for path in EXPORTS
+        }
         for method, path, handler in routes:
             self._routes.setdefault(path, {})[method] = handler
         self._executor = ThreadPoolExecutor(INFLATERS_MAX, "inflate")
@@ -169,7 +179,7 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            if request.raw_path == TRACES_PATH and request.method == "POST":
+            if request.raw_path in EXPORTS and request.method == "POST":
                 return await self._export(request)
             methods = self._find(request.path)
             handler = methods.get(request.method)
@@ -182,7 +192,7 @@ class HttpServer:
         except RequestError as error:
             return self._refusal(request, error)
         except ConnectionError:
-            self._counters.refused_requests[Reason.DISCONNECTED] += 1
+            self._counters.count(_signal(request), Reason.DISCONNECTED)
             raise
 
     def _find(self, path: str) -> Mapping[str, Handler]:
@@ -194,16 +204,18 @@ class HttpServer:
         if methods is None:
             methods = self._routes.get(path.rpartition("/")[0] + "/*")
         if methods is None:
-            signal = NOT_SERVED.get(path)
             raise UnknownPathError(
-                f"{signal} are not served here" if signal else "there is nothing at this path"
+                "profiles are not served here"
+                if path == PROFILES
+                else "there is nothing at this path"
             )
         return methods
 
     async def _export(self, request: web.BaseRequest) -> web.StreamResponse:
         self._counters.requests[_HTTP] += 1
+        signal = EXPORTS[request.path]
         identity = "" if self._gate.open else self._identify(request)
-        _require_protobuf(request)
+        kind = _served_type(request)
         encoding = _encoding(request)
         hold = Hold(self._admission)
         try:
@@ -211,14 +223,38 @@ class HttpServer:
             body = wire
             if encoding is not Encoding.IDENTITY:
                 body = await self._inflate(encoding, wire, hold, self._body_max)
-            hold.shrink_to(len(body))
+                hold.shrink_to(len(body))
+            if kind == JSON:
+                body = await self._transcode(signal, body, hold)
             hold.hand_over()
         finally:
             hold.close()
-        answer = await self._intake.accept(body, _HTTP, identity, len(wire))
-        if not answer and request.keep_alive and request.version == HttpVersion11:
-            return self._acknowledgement
-        return web.Response(body=answer, headers={"Server": SERVER, _CONTENT_TYPE: PROTOBUF})
+        receipt = await self._intake.accept(signal, body, _HTTP, identity, len(wire))
+        return self._success(request, signal, kind, receipt)
+
+    def _success(
+        self, request: web.BaseRequest, signal: Signal, kind: str, receipt: Receipt
+    ) -> web.StreamResponse:
+        whole = not receipt.rejected and not receipt.reason
+        if whole and request.keep_alive and request.version == HttpVersion11:
+            return self._acknowledgements[kind]
+        encode = reply.export_reply_json if kind == JSON else reply.export_reply
+        return web.Response(
+            body=encode(signal, receipt), headers={"Server": SERVER, _CONTENT_TYPE: kind}
+        )
+
+    async def _transcode(self, signal: Signal, text: bytes, hold: Hold) -> bytes:
+        """Turn a JSON body into protobuf; the account follows the size."""
+        if len(text) <= INLINE_BYTES:
+            body, ignored = to_protobuf(signal, text)
+        else:
+            loop = asyncio.get_running_loop()
+            body, ignored = await loop.run_in_executor(self._executor, to_protobuf, signal, text)
+        self._counters.ignored_fields[signal] += ignored
+        if len(body) > hold.size_bytes:
+            hold.grow(len(body) - hold.size_bytes)
+        hold.shrink_to(len(body))
+        return body
 
     def _identify(self, request: web.BaseRequest) -> str:
         certificate = None
@@ -287,7 +323,7 @@ class HttpServer:
         extra: Mapping[str, str] | None = None,
     ) -> web.Response:
         """Build the answer to a refused request and count it."""
-        self._counters.refuse(error, request.remote or "")
+        self._counters.refuse(error, _signal(request), request.remote or "")
         delay_s = self._admission.delay_s(error)
         headers = {"Server": SERVER, **(extra or {})}
         if delay_s is not None:
@@ -330,15 +366,18 @@ def _media_type(request: web.BaseRequest) -> str:
     return text.partition(";")[0].strip().lower()
 
 
-def _require_protobuf(request: web.BaseRequest) -> None:
+def _signal(request: web.BaseRequest) -> str:
+    return EXPORTS.get(request.path, NO_SIGNAL)
+
+
+def _served_type(request: web.BaseRequest) -> str:
+    """Return the content type of an export request, PROTOBUF or JSON."""
     if request.headers.get(_CONTENT_TYPE) == PROTOBUF:
-        return
+        return PROTOBUF
     media_type = _media_type(request)
-    if media_type == PROTOBUF:
-        return
-    if media_type == JSON:
-        raise UnsupportedMediaError(f"OTLP/JSON is not served here; send {PROTOBUF}")
-    raise UnsupportedMediaError(f"the content type is not served here; send {PROTOBUF}")
+    if media_type in (PROTOBUF, JSON):
+        return media_type
+    raise UnsupportedMediaError(f"the content type is not served here; send {PROTOBUF} or {JSON}")
 
 
 def _encoding(request: web.BaseRequest) -> Encoding:

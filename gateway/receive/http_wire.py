@@ -26,14 +26,15 @@ Failed = Callable[[web.BaseRequest, int], web.StreamResponse]
 
 
 class Acknowledgement(web.StreamResponse):
-    """200 with an empty protobuf message on a connection that stays open.
+    """200 with an empty message on a connection that stays open.
 
-    It holds nothing of a request, so that one object answers all of them.
+    It holds nothing of a request, so that one object answers all of one content type.
     """
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, message: bytes) -> None:
         super().__init__(status=200)
         self._kind = content_type
+        self._message = message
         self._second = -1
         self._bytes = b""
 
@@ -48,9 +49,10 @@ class Acknowledgement(web.StreamResponse):
         if second != self._second:
             self._second = second
             self._bytes = (
-                f"HTTP/1.1 200 OK\r\nContent-Type: {self._kind}\r\nContent-Length: 0\r\n"
+                f"HTTP/1.1 200 OK\r\nContent-Type: {self._kind}\r\n"
+                f"Content-Length: {len(self._message)}\r\n"
                 f"Date: {formatdate(second, usegmt=True)}\r\n\r\n"
-            ).encode("ascii")
+            ).encode("ascii") + self._message
         writer = request.writer
         await writer.write(self._bytes)
         # A peer that sends without reading must not grow our output without limit.

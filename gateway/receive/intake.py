@@ -8,16 +8,13 @@ from typing import Final
 
 from gateway.batch import Payload, Receipt, Signal, Transport
 from gateway.errors import RequestError
-from gateway.otlp.reply import EMPTY_SUCCESS, export_reply
-from gateway.receive.admission import Admission
+from gateway.receive.admission import Admission, Reason
 from gateway.receive.identity import Gate
 
 Submit = Callable[[Payload], Awaitable[Receipt]]
 Clock = Callable[[], int]
 
-GRPC: Final = Transport.GRPC
-HTTP: Final = Transport.HTTP
-TRACES: Final = Signal.TRACES
+NOTHING: Final = Receipt(accepted=0, rejected=0, reason="")
 
 
 class Intake:
@@ -31,9 +28,9 @@ class Intake:
         self.gate = gate
 
     async def accept(
-        self, body: bytes, transport: Transport, identity: str, wire_bytes: int
-    ) -> bytes:
-        """Submit a body for which exactly its length is reserved; return the encoded reply.
+        self, signal: Signal, body: bytes, transport: Transport, identity: str, wire_bytes: int
+    ) -> Receipt:
+        """Submit a protobuf body for which exactly its length is reserved.
 
         From the call of `submit` on the bytes belong to the core, which releases them after it
         has processed the batch. A RequestError gives them back here; a cancelled request does
@@ -44,10 +41,10 @@ class Intake:
         counters = self.counters
         counters.wire_bytes += wire_bytes
         if not body:
-            return EMPTY_SUCCESS
+            return NOTHING
         payload = Payload(
             body=body,
-            signal=TRACES,
+            signal=signal,
             transport=transport,
             identity=identity,
             arrival_ns=self._now_ns(),
@@ -62,5 +59,5 @@ class Intake:
         counters.accepted_items[transport] += receipt.accepted
         if receipt.rejected:
             counters.rejected_items[transport] += receipt.rejected
-            return export_reply(receipt)
-        return EMPTY_SUCCESS if not receipt.reason else export_reply(receipt)
+            counters.count(signal, Reason.INVALID_ITEM, receipt.rejected)
+        return receipt

@@ -69,8 +69,9 @@ def scrape(gateway: Gateway) -> Scrape:
 
 
 def account(gateway: Gateway) -> Account:
-    """Read the identity of the only destination once, and check it."""
-    (only,) = check_identity(gateway.metrics()).values()
+    """Read the identity of traces at the only destination once, and check that of all."""
+    accounts = check_identity(gateway.metrics())
+    (only,) = [each for (_, signal), each in accounts.items() if signal == "traces"]
     return only
 
 

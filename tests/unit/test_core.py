@@ -20,7 +20,7 @@ import pytest
 import zstandard
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from gateway.batch import Batch, Transport
+from gateway.batch import Batch, Signal, Transport
 from gateway.config import ForwardSection, OtlpSection, SamplingSection, SiteConfig, StoreSection
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
@@ -28,8 +28,7 @@ from gateway.core import Hooks
 from gateway.errors import JournalUnavailableError, RetryableError
 from gateway.journal.log import Entry, GroupRecord
 from gateway.ledger import Balance
-from gateway.pipeline import Outcome
-from gateway.rooms import Rooms, open_rooms
+from gateway.rooms import Guard, Made, Rooms, open_rooms
 from tests.flow.load import fill_inference, new_resource
 from tests.oracle import payload
 from tests.process import wait_until
@@ -57,11 +56,8 @@ def plan_of(config: SiteConfig, *contracts: Path) -> Plan:
     return compile_plan(load_contracts(contracts), config.sampling)
 
 
-Guard = Callable[[Callable[[], Outcome], Callable[[Exception], None]], Outcome | None]
-
-
-def trusting(work: Callable[[], Outcome], _: Callable[[Exception], None]) -> Outcome | None:
-    """Run a batch without a net: an exception fails the test."""
+def trusting(work: Callable[[], Made], _: Callable[[Exception], None]) -> Made | None:
+    """Run a step without a net: an exception fails the test."""
     return work()
 
 
@@ -107,7 +103,8 @@ class Bench:
 
     @property
     def balance(self) -> Balance:
-        (only,) = self.rooms.ledger.snapshot().balances()
+        balances = self.rooms.ledger.snapshot().balances()
+        (only,) = [each for each in balances if each.signal is Signal.TRACES]
         return only
 
     def rows(self) -> int:
@@ -138,8 +135,8 @@ class Bench:
         wait_until(
             lambda: (
                 self.balance.received == items
-                and self.rooms.ledger.snapshot().undelivered == 0
-                and self.rooms.ledger.snapshot().unprocessed == 0
+                and not any(self.rooms.ledger.snapshot().undelivered.values())
+                and not any(self.rooms.ledger.snapshot().unprocessed.values())
             ),
             timeout_s=WAIT_S,
             what=lambda: f"flushed {self.rooms.ledger.snapshot()}",
@@ -394,7 +391,7 @@ def test_failure_after_the_commit_does_not_store_frames_twice(
 def test_batch_that_raises_is_set_aside_and_the_core_goes_on(tmp_path: Path) -> None:
     calls = iter([ValueError("a value of the data"), None, None])
 
-    def guard(work: Callable[[], Outcome], set_aside: Callable[[Exception], None]) -> Any:
+    def guard(work: Callable[[], Any], set_aside: Callable[[Exception], None]) -> Any:
         error = next(calls)
         if error is None:
             return work()
@@ -410,7 +407,7 @@ def test_batch_that_raises_is_set_aside_and_the_core_goes_on(tmp_path: Path) -> 
         assert bench.balance.quarantined == ROWS
         assert bench.balance.residue == 0
         assert bench.rows() == ROWS
-        assert bench.rooms.ledger.snapshot().quarantined == {"ValueError": ROWS}
+        assert bench.rooms.ledger.snapshot().quarantined == {(Signal.TRACES, "ValueError"): ROWS}
         (aside,) = bench.rooms.home.quarantine.iterdir()
         raw = zstandard.ZstdDecompressor().decompress(aside.read_bytes())
         assert raw == first.arena.tobytes()

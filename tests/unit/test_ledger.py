@@ -1,15 +1,23 @@
 """The ledger balances after every step of any history, and after every restart."""
 
+import json
 import threading
 from collections import Counter
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.batch import Json
+from gateway.batch import Json, Signal
 from gateway.ledger import NO_DESTINATION, Balance, Delivery, Ledger
 
 ITEMS = st.integers(0, 1000)
+TRACES, METRICS = Signal.TRACES, Signal.METRICS
+Named = dict[tuple[Signal, str], int]
+
+
+def traces(**counts: int) -> Named:
+    """Count items of traces by name."""
+    return {(TRACES, name): count for name, count in counts.items()}
 
 
 class History(RuleBasedStateMachine):
@@ -17,34 +25,38 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbox = {"a": Delivery(), "b": Delivery()}
+        nothing = dict.fromkeys(Signal, Delivery())
+        self.outbox = {"a": dict(nothing), "b": dict(nothing)}
         self.ledger = Ledger(self.outbox)
-        self.queue: list[dict[str, int]] = []
-        self.undelivered = 0
-        self.received = 0
+        self.queue: list[Named] = []
+        self.undelivered: Counter[Signal] = Counter()
+        self.received: Counter[Signal] = Counter()
         # What the database holds: the ledger of the last flush and the outbox of its transaction.
         self.saved: Json = self.ledger.state()
-        self.after_save: list[dict[str, int]] = []
+        self.after_save: list[Named] = []
 
-    @rule(grpc=ITEMS, http=ITEMS)
-    def take(self, grpc: int, http: int) -> None:
-        batch = {"grpc": grpc, "http": http}
+    @rule(signal=st.sampled_from(Signal), grpc=ITEMS, http=ITEMS)
+    def take(self, signal: Signal, grpc: int, http: int) -> None:
+        batch = {(signal, "grpc"): grpc, (signal, "http"): http}
         self.queue.append(batch)
-        self.received += grpc + http
+        self.received[signal] += grpc + http
         self.ledger.received(batch)
 
     @precondition(lambda self: self.queue)
     @rule(data=st.data())
     def process(self, data: st.DataObject) -> None:
         batch = self.queue.pop(0)
+        ((signal, _), *_) = batch
         total = sum(batch.values())
         kept = data.draw(st.integers(0, total))
         rule_count = data.draw(st.integers(0, total - kept))
         self.after_save.append(batch)
-        self.undelivered += kept
-        self.ledger.processed(
-            batch, {"sampled:a": rule_count, "sampled:b": total - kept - rule_count}, kept
-        )
+        self.undelivered[signal] += kept
+        sampled_out = {
+            (signal, "sampled:a"): rule_count,
+            (signal, "sampled:b"): total - kept - rule_count,
+        }
+        self.ledger.processed(batch, sampled_out, {signal: kept})
 
     @precondition(lambda self: self.queue)
     @rule()
@@ -55,127 +67,148 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        items, self.undelivered = self.undelivered, 0
+        items, self.undelivered = self.undelivered, Counter()
         self.saved, self.after_save = self.ledger.state(), []
         self.outbox = {
-            name: Delivery(pending=d.pending + items, forwarded=d.forwarded, dead=d.dead)
-            for name, d in self.outbox.items()
+            name: {
+                signal: Delivery(
+                    pending=d.pending + items[signal], forwarded=d.forwarded, dead=d.dead
+                )
+                for signal, d in by_signal.items()
+            }
+            for name, by_signal in self.outbox.items()
         }
         self.ledger.flushed(items, self.outbox)
 
-    @rule(name=st.sampled_from(["a", "b"]), data=st.data())
-    def deliver(self, name: str, data: st.DataObject) -> None:
-        before = self.outbox[name]
+    @rule(name=st.sampled_from(["a", "b"]), signal=st.sampled_from(Signal), data=st.data())
+    def deliver(self, name: str, signal: Signal, data: st.DataObject) -> None:
+        before = self.outbox[name][signal]
         sent = data.draw(st.integers(0, before.pending))
         dead = data.draw(st.integers(0, before.pending - sent))
-        self.outbox[name] = Delivery(
+        self.outbox[name][signal] = Delivery(
             pending=before.pending - sent - dead,
             forwarded=before.forwarded + sent,
             dead=before.dead + dead,
         )
-        self.ledger.flushed(0, dict(self.outbox))
+        self.ledger.flushed({}, self.outbox)
 
     @rule()
     def restart(self) -> None:
         """End without warning: everything after the last flush is in the journal only."""
         self.ledger = Ledger(self.outbox)
         self.ledger.restore(self.saved)
-        self.undelivered = 0
+        self.undelivered = Counter()
         self.queue = [*self.after_save, *self.queue]
         self.after_save = []
         for batch in self.queue:
             self.ledger.received(batch)
 
     @invariant()
-    def every_destination_balances(self) -> None:
+    def every_signal_balances_at_every_destination(self) -> None:
         balances = self.ledger.snapshot().balances()
-        assert [each.destination for each in balances] == ["a", "b"]
+        expected = [(name, signal) for name in ("a", "b") for signal in Signal]
+        assert [(each.destination, each.signal) for each in balances] == expected
         for each in balances:
             assert each.residue == 0
-            assert each.received == self.received
+            assert each.received == self.received[each.signal]
             assert each.pending >= 0
 
 
 TestHistory = History.TestCase
 
 
+def balance_of(ledger: Ledger, signal: Signal = TRACES) -> Balance:
+    """Read the balance of a signal at the only destination."""
+    (found,) = [each for each in ledger.snapshot().balances() if each.signal is signal]
+    return found
+
+
 def test_site_without_a_destination_accounts_for_kept_items_under_a_rule() -> None:
     ledger = Ledger({})
-    ledger.received({"grpc": 5, "http": 2})
-    ledger.processed({"grpc": 5, "http": 2}, {"sampled:default": 3}, 4)
+    ledger.received(traces(grpc=5, http=2))
+    ledger.processed(traces(grpc=5, http=2), {(TRACES, "sampled:default"): 3}, {TRACES: 4})
     snapshot = ledger.snapshot()
-    assert snapshot.sampled_out == {"sampled:default": 3, NO_DESTINATION: 4}
-    (balance,) = snapshot.balances()
+    assert snapshot.sampled_out == {(TRACES, "sampled:default"): 3, (TRACES, NO_DESTINATION): 4}
+    balance = balance_of(ledger)
     assert (balance.destination, balance.residue, balance.pending) == ("", 0, 0)
 
 
+def test_what_an_earlier_destination_had_stays_counted_by_signal() -> None:
+    ledger = Ledger({}, gone={METRICS: 7})
+    assert (balance_of(ledger, METRICS).dropped, balance_of(ledger).dropped) == (7, 0)
+
+
 def test_items_are_pending_until_they_are_processed_stored_and_delivered() -> None:
-    ledger = Ledger({"cloud": Delivery()})
+    ledger = Ledger({"cloud": {TRACES: Delivery()}})
 
     def pending() -> int:
-        (balance,) = ledger.snapshot().balances()
+        balance = balance_of(ledger)
         assert balance.residue == 0
         return balance.pending
 
-    ledger.received({"grpc": 10})
+    ledger.received(traces(grpc=10))
     assert pending() == 10
-    ledger.processed({"grpc": 10}, {"sampled:default": 4}, 6)
+    ledger.processed(traces(grpc=10), {(TRACES, "sampled:default"): 4}, {TRACES: 6})
     assert pending() == 6
-    ledger.flushed(6, {"cloud": Delivery(pending=6)})
+    ledger.flushed({TRACES: 6}, {"cloud": {TRACES: Delivery(pending=6)}})
     assert pending() == 6
-    ledger.flushed(0, {"cloud": Delivery(forwarded=5, dead=1)})
+    ledger.flushed({}, {"cloud": {TRACES: Delivery(forwarded=5, dead=1)}})
     assert pending() == 0
 
 
 def test_replayed_frames_that_are_in_the_outbox_are_not_counted_again() -> None:
-    ledger = Ledger({"cloud": Delivery(forwarded=6)})
-    ledger.received({"grpc": 10})
-    ledger.processed({"grpc": 10}, {"sampled:default": 4}, 6)
-    ledger.already_delivered(6)
-    (balance,) = ledger.snapshot().balances()
+    ledger = Ledger({"cloud": {TRACES: Delivery(forwarded=6)}})
+    ledger.received(traces(grpc=10))
+    ledger.processed(traces(grpc=10), {(TRACES, "sampled:default"): 4}, {TRACES: 6})
+    ledger.already_delivered({TRACES: 6})
+    balance = balance_of(ledger)
     assert (balance.residue, balance.pending, balance.forwarded) == (0, 0, 6)
 
 
 def test_a_residue_is_shown_and_not_hidden() -> None:
     terms = {"forwarded": 1, "sampled_out": 1, "dropped": 1, "quarantined": 1, "pending": 1}
-    assert Balance(destination="cloud", received=5, **terms).residue == 0
-    assert Balance(destination="cloud", received=7, **terms).residue == 2
+    assert Balance(signal=TRACES, destination="cloud", received=5, **terms).residue == 0
+    assert Balance(signal=TRACES, destination="cloud", received=7, **terms).residue == 2
 
 
 def test_a_snapshot_is_a_copy() -> None:
-    ledger = Ledger({"cloud": Delivery()})
+    ledger = Ledger({"cloud": {TRACES: Delivery()}})
     before = ledger.snapshot()
-    ledger.received({"grpc": 1})
+    ledger.received(traces(grpc=1))
     assert before.received == {}
-    assert before.unprocessed == 0
+    assert before.unprocessed[TRACES] == 0
 
 
 def test_state_survives_json_and_leaves_out_what_was_not_processed() -> None:
-    ledger = Ledger({"cloud": Delivery()})
-    ledger.received({"grpc": 3, "http": 4})
-    ledger.processed({"grpc": 3}, {"sampled:default": 3}, 0)
-    state = ledger.state()
-    ledger.received({"grpc": 100})
-    assert state == {"processed": {"grpc": 3}, "sampled_out": {"sampled:default": 3}} | {
-        "quarantined": {}
+    ledger = Ledger({"cloud": {TRACES: Delivery()}})
+    ledger.received({**traces(grpc=3, http=4), (METRICS, "http"): 2})
+    ledger.processed(traces(grpc=3), {(TRACES, "sampled:default"): 3}, {})
+    ledger.quarantined({(METRICS, "http"): 2}, "ValueError")
+    state = json.loads(json.dumps(ledger.state()))
+    ledger.received(traces(grpc=100))
+    assert state == {
+        "processed": {"traces": {"grpc": 3}, "metrics": {"http": 2}},
+        "sampled_out": {"traces": {"sampled:default": 3}},
+        "quarantined": {"metrics": {"ValueError": 2}},
     }
-    again = Ledger({"cloud": Delivery()})
+    again = Ledger({"cloud": {TRACES: Delivery()}})
     again.restore(state)
-    assert again.snapshot().received == {"grpc": 3}
-    assert again.snapshot().unprocessed == 0
+    assert again.snapshot().received == {**traces(grpc=3), (METRICS, "http"): 2}
+    assert set(again.snapshot().unprocessed.values()) == {0}
 
 
 def test_every_snapshot_balances_while_threads_count() -> None:
-    ledger = Ledger({"cloud": Delivery()})
-    rounds, total = 2_000, Counter[str]()
+    ledger = Ledger({"cloud": {TRACES: Delivery()}})
+    rounds = 2_000
     done = threading.Event()
 
     def work() -> None:
         for number in range(rounds):
-            ledger.received({"grpc": number})
-            ledger.processed({"grpc": number}, {"sampled:default": number // 2}, -(-number // 2))
-            ledger.flushed(-(-number // 2), {})
-            total["grpc"] += number
+            ledger.received(traces(grpc=number))
+            kept = -(-number // 2)
+            lost = {(TRACES, "sampled:default"): number // 2}
+            ledger.processed(traces(grpc=number), lost, {TRACES: kept})
+            ledger.flushed({TRACES: kept}, {})
         done.set()
 
     thread = threading.Thread(target=work)
@@ -183,8 +216,8 @@ def test_every_snapshot_balances_while_threads_count() -> None:
     try:
         while not done.is_set():
             snapshot = ledger.snapshot()
-            assert snapshot.unprocessed >= 0
-            assert snapshot.undelivered >= 0
+            assert snapshot.unprocessed[TRACES] >= 0
+            assert snapshot.undelivered.get(TRACES, 0) >= 0
     finally:
         thread.join()
-    assert ledger.snapshot().received == total
+    assert ledger.snapshot().received == traces(grpc=sum(range(rounds)))

@@ -29,8 +29,7 @@ async def _never() -> None:
 
 def shown(sources: Sources) -> tuple[int, int]:
     """Read what a page shows, in its order: items that were decided, inferences."""
-    accounts = sources.status().accounting
-    decided = sum(each.received for each in accounts)
+    decided = sum(each.received for each in sources.status().accounting)
     return decided, sum(each.succeeded + each.failed for each in sources.measure().series)
 
 

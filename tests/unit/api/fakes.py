@@ -292,7 +292,9 @@ SAMPLES = (
         labels={"signal": "traces", "transport": "grpc"},
         value=10,
     ),
-    Sample(name="weir_sampled_out_items_total", labels={"rule": "rate"}, value=3),
+    Sample(
+        name="weir_sampled_out_items_total", labels={"signal": "traces", "rule": "rate"}, value=3
+    ),
     Sample(
         name="weir_ack_seconds", value=Histogram(edges=(0.005, 0.01), counts=(3, 2, 1), sum=0.04)
     ),

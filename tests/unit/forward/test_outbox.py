@@ -50,10 +50,8 @@ def totals(box: Outbox, connection: sqlite3.Connection, name: str) -> Counts:
 def test_a_destination_has_counts_before_its_first_frame(
     box: Outbox, connection: sqlite3.Connection
 ) -> None:
-    assert box.counts(connection) == {
-        "cloud": {Signal.TRACES: Counts()},
-        "lake": {Signal.TRACES: Counts()},
-    }
+    nothing = dict.fromkeys(Signal, Counts())
+    assert box.counts(connection) == {"cloud": nothing, "lake": nothing}
 
 
 def test_each_destination_gets_every_frame_oldest_first(

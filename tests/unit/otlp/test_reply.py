@@ -6,7 +6,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from gateway.batch import Receipt
+from gateway.batch import Receipt, Signal
 from gateway.errors import (
     ANSWERS,
     JournalUnavailableError,
@@ -22,19 +22,23 @@ from gateway.otlp import reply
 
 
 def test_full_success_is_the_empty_message_with_partial_success_unset() -> None:
-    encoded = reply.export_reply(Receipt(accepted=9, rejected=0, reason=""))
+    encoded = reply.export_reply(Signal.TRACES, Receipt(accepted=9, rejected=0, reason=""))
     assert encoded == reply.EMPTY_SUCCESS == b""
     assert not ExportTraceServiceResponse.FromString(encoded).HasField("partial_success")
 
 
 def test_rejected_items_become_a_partial_success() -> None:
-    encoded = reply.export_reply(Receipt(accepted=7, rejected=2, reason="trace_id is all zero"))
+    encoded = reply.export_reply(
+        Signal.TRACES, Receipt(accepted=7, rejected=2, reason="trace_id is all zero")
+    )
     partial = ExportTraceServiceResponse.FromString(encoded).partial_success
     assert (partial.rejected_spans, partial.error_message) == (2, "trace_id is all zero")
 
 
 def test_a_warning_on_full_acceptance_rejects_nothing_and_says_something() -> None:
-    encoded = reply.export_reply(Receipt(accepted=7, rejected=0, reason="clock is off"))
+    encoded = reply.export_reply(
+        Signal.TRACES, Receipt(accepted=7, rejected=0, reason="clock is off")
+    )
     partial = ExportTraceServiceResponse.FromString(encoded).partial_success
     assert (partial.rejected_spans, partial.error_message) == (0, "clock is off")
 
@@ -93,3 +97,15 @@ def test_json_says_the_same_as_protobuf() -> None:
 def test_a_message_is_cut_to_what_a_trailer_may_carry() -> None:
     encoded = reply.status(PayloadTooLargeError("x" * 100_000), None)
     assert len(status_pb2.Status.FromString(encoded).message) == reply.MESSAGE_CHARACTERS_MAX
+
+
+def test_json_answers_follow_the_json_mapping() -> None:
+    assert reply.export_reply_json(Signal.LOGS, Receipt(accepted=1, rejected=0, reason="")) == b"{}"
+    receipt = Receipt(accepted=7, rejected=2, reason="trace_id is 3 bytes")
+    for signal, field in (
+        (Signal.TRACES, "rejectedSpans"),
+        (Signal.METRICS, "rejectedDataPoints"),
+        (Signal.LOGS, "rejectedLogRecords"),
+    ):
+        answer = json.loads(reply.export_reply_json(signal, receipt))
+        assert answer == {"partialSuccess": {field: "2", "errorMessage": "trace_id is 3 bytes"}}

@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from gateway.batch import Payload, Receipt
+from gateway.batch import Payload, Receipt, Signal
 from gateway.config import GrpcSection, HttpSection, ReceiveSection, TlsSection
 from gateway.errors import RequestError
 from gateway.receive.admission import Admission
@@ -32,6 +32,7 @@ from gateway.receive.intake import Intake
 NOW_NS = 1_800_000_000_000_000_000
 YEAR_NS = 365 * 86_400 * 1_000_000_000
 WAIT_S = 10.0
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class Commit:
@@ -51,7 +52,11 @@ class Commit:
             await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return self.receipt or Receipt(accepted=spans_in(payload.body), rejected=0, reason="")
+        if self.receipt is not None:
+            return self.receipt
+        known = payload.signal is Signal.TRACES
+        accepted = spans_in(payload.body) if known else 1
+        return Receipt(accepted=accepted, rejected=0, reason="")
 
 
 @dataclass(kw_only=True)

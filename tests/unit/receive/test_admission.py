@@ -135,7 +135,7 @@ def test_every_answer_to_a_client_of_the_intake_has_its_own_reason() -> None:
 def test_sources_of_failed_authentication_are_bounded_and_none_is_lost() -> None:
     counters = Counters()
     for i in range(SOURCES_MAX + 50):
-        counters.refuse(UnauthenticatedError("who"), f"10.0.{i // 256}.{i % 256}")
+        counters.refuse(UnauthenticatedError("who"), "traces", f"10.0.{i // 256}.{i % 256}")
     assert len(counters.unauthenticated_sources) == SOURCES_MAX + 1
     assert counters.unauthenticated_sources[OTHER_SOURCES] == 50
-    assert counters.refused_requests[Reason.UNAUTHENTICATED] == SOURCES_MAX + 50
+    assert counters.refused["traces", Reason.UNAUTHENTICATED] == SOURCES_MAX + 50

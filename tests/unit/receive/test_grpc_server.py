@@ -11,11 +11,15 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from gateway.batch import Receipt, Transport
+from gateway.batch import Receipt, Signal, Transport
 from gateway.config import GrpcSection
 from gateway.errors import (
     ForbiddenError,
@@ -28,8 +32,9 @@ from gateway.errors import (
 )
 from gateway.receive import grpc_server
 from gateway.receive.admission import Reason
-from gateway.receive.grpc_server import EXPORT, NOT_SERVED
+from gateway.receive.grpc_server import EXPORTS, PROFILES
 from tests.unit.receive.support import (
+    EXPORT,
     NOW_NS,
     WAIT_S,
     Site,
@@ -41,6 +46,11 @@ from tests.unit.receive.support import (
     token_table,
 )
 
+RESPONSES: dict[Signal, tuple[str, Any]] = {
+    Signal.TRACES: ("rejected_spans", ExportTraceServiceResponse),
+    Signal.METRICS: ("rejected_data_points", ExportMetricsServiceResponse),
+    Signal.LOGS: ("rejected_log_records", ExportLogsServiceResponse),
+}
 TOKEN = (("authorization", "Bearer secret"),)
 
 
@@ -149,7 +159,7 @@ async def test_each_refusal_has_its_code_and_a_delay_only_if_it_may_be_repeated(
         else:
             assert delay_s is None
             assert "google.rpc.retryinfo-bin" not in trailers
-        assert site.admission.counters.refused_requests[reason] == 1
+        assert site.admission.counters.refused["traces", reason] == 1
         assert site.admission.held_bytes == 0
 
 
@@ -163,12 +173,28 @@ async def test_a_message_over_the_limit_is_exhausted_without_a_delay(compression
         assert site.commit.payloads == []
 
 
-@pytest.mark.parametrize("method", NOT_SERVED)
-async def test_metrics_and_logs_are_unimplemented(method: str) -> None:
+@pytest.mark.parametrize(("method", "signal"), EXPORTS.items())
+async def test_each_service_takes_its_signal_and_tells_what_it_rejected(
+    method: str, signal: Signal
+) -> None:
+    rejected, response = RESPONSES[signal]
     async with serving() as site:
-        code, status, _ = await refused(site, b"", method=method)
+        assert await export(site, request_bytes(), method=method) == b""
+        assert [payload.signal for payload in site.commit.payloads] == [signal]
+        site.commit.receipt = Receipt(accepted=1, rejected=2, reason="trace_id is all zero")
+        partial = response.FromString(
+            await export(site, request_bytes(), method=method)
+        ).partial_success
+        assert getattr(partial, rejected) == 2
+        assert partial.error_message == "trace_id is all zero"
+        assert site.admission.counters.refused[signal, Reason.INVALID_ITEM] == 2
+
+
+async def test_profiles_are_unimplemented_and_said_so() -> None:
+    async with serving() as site:
+        code, status, _ = await refused(site, b"", method=PROFILES)
         assert code is grpc.StatusCode.UNIMPLEMENTED
-        assert "not served" in status[1]
+        assert "profiles are not served" in status[1]
 
 
 async def test_an_unknown_method_is_unimplemented() -> None:

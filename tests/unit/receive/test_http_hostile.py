@@ -133,7 +133,7 @@ class TestLies:
             assert site.commit.payloads == []
             await site.http.stop(WAIT_S)
             assert site.admission.held_bytes == 0
-            assert site.admission.counters.refused_requests[Reason.DISCONNECTED] == 1
+            assert site.admission.counters.refused["traces", Reason.DISCONNECTED] == 1
 
     async def test_less_than_declared_on_an_open_connection_times_out(
         self, monkeypatch: pytest.MonkeyPatch

@@ -64,7 +64,7 @@ async def test_the_official_exporter_delivers_every_span(compression: Compressio
         payloads = site.commit.payloads
         if compression is Compression.Deflate:  # optional in OTLP, not served
             assert payloads == []
-            assert site.admission.counters.refused_requests[Reason.UNSUPPORTED_MEDIA] > 0
+            assert site.admission.counters.refused["traces", Reason.UNSUPPORTED_MEDIA] > 0
             return
         assert sum(spans_in(payload.body) for payload in payloads) == 300
         assert {payload.transport for payload in payloads} == {Transport.HTTP}
@@ -198,7 +198,7 @@ async def test_each_refusal_has_its_status_and_a_delay_only_if_it_may_be_repeate
         assert ("Retry-After" in headers) is (delay_s is not None) is retryable
         if delay_s is not None:
             assert 1.0 <= delay_s <= int(headers["Retry-After"]) <= 4
-        assert site.admission.counters.refused_requests[reason] == 1
+        assert site.admission.counters.refused["traces", reason] == 1
         assert site.admission.held_bytes == 0
 
 
@@ -207,8 +207,9 @@ async def test_each_refusal_has_its_status_and_a_delay_only_if_it_may_be_repeate
     [
         ("GET", "/v1/traces", {}, 405, 12, {"Allow": "POST"}),
         ("PUT", "/v1/traces", {}, 405, 12, {"Allow": "POST"}),
-        ("POST", "/v1/metrics", {}, 404, 12, {}),
-        ("POST", "/v1/logs", {}, 404, 12, {}),
+        ("GET", "/v1/metrics", {}, 405, 12, {"Allow": "POST"}),
+        ("PUT", "/v1/logs", {}, 405, 12, {"Allow": "POST"}),
+        ("POST", "/v1development/profiles", {}, 404, 12, {}),
         ("POST", "/v1/traces/", {}, 404, 12, {}),
         ("GET", "/", {}, 404, 12, {}),
         ("POST", "/v1/traces", {"Content-Type": "text/plain"}, 415, 12, {}),

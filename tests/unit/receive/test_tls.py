@@ -12,8 +12,8 @@ from cryptography import x509
 
 from gateway.config import ReceiveSection, TlsSection
 from gateway.errors import StartError
-from gateway.receive.grpc_server import EXPORT
 from tests.unit.receive.support import (
+    EXPORT,
     WAIT_S,
     Authority,
     Site,

@@ -1,6 +1,6 @@
-"""The few protobuf bytes that anonymize writes itself: resources and scopes, once per distinct one.
+"""The few protobuf bytes that Python writes: once per resource, scope or part, never per span.
 
-Complexity: per distinct resource of a batch, never per span.
+Source: protobuf encoding guide.
 """
 
 
