@@ -158,7 +158,9 @@ class Gateway:
     def _build_network(self) -> None:
         config, rooms = self._config, self._rooms
         rng = random.Random()  # noqa: S311  jitter, not a secret
-        self._admission = Admission(bytes_max=config.receive.queue_max, rng=rng)
+        self._admission = Admission(
+            bytes_max=config.receive.queue_max, rng=rng, device=config.receive.device
+        )
         self._gate = gate_of(config.receive, site=config.site.id, now_ns=time.time_ns)
         self._commit = GroupCommit(
             open_batch=rooms.open_batch,
@@ -167,7 +169,7 @@ class Gateway:
             next_sequence=rooms.journal.next_sequence,
             delay_s=config.journal.group,
             observe=self._observe_group,
-            forsake=self._admission.release,
+            forsake=self._admission.forsake,
             is_behind=rooms.core.is_behind,
         )
         intake = Intake(

@@ -2,7 +2,9 @@
 
 from gateway.config.keep import KeepRule, parse_rule
 from gateway.config.sections import (
+    RESERVE_PARTS,
     ApiSection,
+    DeviceSection,
     ForwardSection,
     GrpcSection,
     HttpSection,
@@ -21,7 +23,9 @@ from gateway.config.sections import (
 from gateway.config.site import Knob, describe, load_site
 
 __all__ = [
+    "RESERVE_PARTS",
     "ApiSection",
+    "DeviceSection",
     "ForwardSection",
     "GrpcSection",
     "HttpSection",

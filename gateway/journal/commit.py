@@ -40,7 +40,7 @@ Observe = Callable[[Sequence[float], int], None]
 class GroupCommit:
     """The open group and the one that is being written.
 
-    `forsake` is told the size of a body whose client has gone and whose group was refused;
+    `forsake` is given a payload whose client has gone and whose group was refused;
     `is_behind` says whether the core has not yet begun with the groups before.
     """
 
@@ -53,7 +53,7 @@ class GroupCommit:
         next_sequence: int,
         delay_s: float,
         observe: Observe,
-        forsake: Callable[[int], None],
+        forsake: Callable[[Payload], None],
         is_behind: Callable[[], bool],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -66,8 +66,8 @@ class GroupCommit:
         self._forsake = forsake
         self._is_behind = is_behind
         self._clock = clock
-        # Of each request its future and receipt, when it came, and the bytes that are held for it.
-        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
+        # Of each request its future and receipt, when it came, and the payload itself.
+        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, Payload]] = []
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
@@ -87,7 +87,7 @@ class GroupCommit:
             raise OverloadedError("the group before is still being written")
         receipt = self._open.add(payload)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, receipt, self._clock(), len(payload.body)))
+        self._waiting.append((future, receipt, self._clock(), payload))
         if len(self._waiting) == 1:
             self._opened.set()
         if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= GROUP_BYTES_MAX:
@@ -97,7 +97,7 @@ class GroupCommit:
         except asyncio.CancelledError:
             # Refused and cancelled in one turn of the loop: the caller hears of the second only.
             if not future.cancelled() and future.exception() is not None:
-                self._forsake(len(payload.body))
+                self._forsake(payload)
             raise
 
     def close(self) -> None:
@@ -132,9 +132,9 @@ class GroupCommit:
         try:
             await self._append(record_of(batch))
         except WeirError as error:
-            for future, _, _, held_bytes in waiting:
+            for future, _, _, payload in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
-                    self._forsake(held_bytes)
+                    self._forsake(payload)
                 else:
                     future.set_exception(error)
             return

@@ -2,9 +2,15 @@
 
 Law: who is refused by its headers is refused before its message is taken off the wire, and every
 refusal that may be sent again says when, in both places where clients look for it.
+
+What gRPC's core refuses by itself never reaches this module and cannot be counted here: a message
+above `message_max` (RESOURCE_EXHAUSTED without a delay, before and after inflation), an encoding it
+does not know, broken HTTP/2. Its Python layer shows neither such calls nor a counter of them: the
+refusal ends the call between the headers, which `requests` counts, and the handler.
 Source: OTLP specification 1.x, "OTLP/gRPC".
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
@@ -13,16 +19,18 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
-from gateway.batch import Signal, Transport
+from gateway.batch import Receipt, Signal, Transport
 from gateway.config import ReceiveSection
 from gateway.errors import (
+    MalformedPayloadError,
     RequestError,
+    RetryableError,
     StartError,
     UnknownPathError,
     WeirError,
 )
 from gateway.otlp import reply
-from gateway.receive.admission import NO_SIGNAL, Counters
+from gateway.receive.admission import NO_SIGNAL, Counters, Hold
 from gateway.receive.intake import Intake
 from gateway.receive.listening import (
     Material,
@@ -49,6 +57,7 @@ STREAMS_MAX: Final = 256  # concurrent requests of one connection
 KEEPALIVE_MS: Final = 60_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
 PING_INTERVAL_MIN_MS: Final = 10_000
+MESSAGE_TIMEOUT_S: Final = 30.0  # of one call, from its headers to its whole message
 
 _GRPC: Final = Transport.GRPC
 
@@ -149,25 +158,50 @@ class _Services:
         self._counters.requests[_GRPC] += 1
         try:
             if self._gate.tokens_only:
-                self._gate.identify(_authorization(details.invocation_metadata), None)
-            self._admission.check(0)
+                identity = self._gate.identify(_authorization(details.invocation_metadata), None)
+                self._admission.check(identity)
+            else:
+                self._admission.check()
         except RequestError as error:
             return self._refusing(error, signal)
         return self._handlers[method]
 
     def _exporting(self, signal: Signal) -> Any:
+        """Make the handler of a signal.
+
+        Where the certificate decides, the message is only asked for once the peer is known. That
+        costs a tenth of a call, so that it is not done where the headers were enough.
+        """
+
         async def export(body: bytes, context: Any) -> bytes:
-            size_bytes = len(body)
             try:
-                gate = self._gate
-                identity = "" if gate.open else gate.identify(*_credentials_of(context))
-                self._admission.reserve(size_bytes)
-                receipt = await self._intake.accept(signal, body, _GRPC, identity, size_bytes)
+                identity = self._identify(context)
+                with self._admission.enter(identity or _source(context), len(body)) as hold:
+                    receipt = await self._take(signal, body, identity, hold)
             except RequestError as error:
                 await self._abort(context, error, signal)
             return reply.export_reply(signal, receipt)
 
+        async def export_known(messages: AsyncIterator[bytes], context: Any) -> bytes:
+            try:
+                identity = self._identify(context)
+                with self._admission.enter(identity) as hold:
+                    body = await _message(messages)
+                    receipt = await self._take(signal, body, identity, hold)
+            except RequestError as error:
+                await self._abort(context, error, signal)
+            return reply.export_reply(signal, receipt)
+
+        if self._gate.certificates:
+            return grpc.stream_unary_rpc_method_handler(export_known)
         return grpc.unary_unary_rpc_method_handler(export)
+
+    def _identify(self, context: Any) -> str:
+        return "" if self._gate.open else self._gate.identify(*_credentials_of(context))
+
+    async def _take(self, signal: Signal, body: bytes, identity: str, hold: Hold) -> Receipt:
+        hold.grow(len(body))
+        return await self._intake.accept(signal, body, _GRPC, identity, len(body), hold)
 
     def _refusing(self, error: WeirError, signal: str) -> Any:
         """Make a handler that answers without asking for the message."""
@@ -186,6 +220,22 @@ class _Services:
             trailers.append(("google.rpc.retryinfo-bin", reply.retry_info(delay_s)))
         await context.abort(answer.code, answer.details, tuple(trailers))
         raise AssertionError("abort always raises")
+
+
+async def _message(messages: AsyncIterator[bytes]) -> bytes:
+    """Wait for the message of a call.
+
+    Raises: RetryableError when it does not come in time, MalformedPayloadError when none comes.
+    """
+    try:
+        async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+            async for message in messages:
+                return message
+    except TimeoutError as error:
+        raise RetryableError(
+            f"the message did not arrive within {MESSAGE_TIMEOUT_S:g} seconds"
+        ) from error
+    raise MalformedPayloadError("the call has no message")
 
 
 def _credentials_of(context: Any) -> tuple[str | None, bytes | None]:

@@ -1,7 +1,7 @@
 """OTLP/HTTP: `POST /v1/{traces,metrics,logs}` and the routes that the app adds, on aiohttp.
 
-Law: a request passes credential, media type, size and room, in this order, before its body is
-read; every answer of 400 and above is a `google.rpc.Status`.
+Law: a request passes credential, media type, size, quota and room, in this order, before its body
+is read; every answer of 400 and above is a `google.rpc.Status`.
 Its low-level server has no router, no middleware and no decompression of its own, which halves
 the time per request and leaves the ceilings to `inflate`.
 Source: OTLP specification 1.x, "OTLP/HTTP".
@@ -111,6 +111,7 @@ class HttpServer:
         for method, path, handler in routes:
             self._routes.setdefault(path, {})[method] = handler
         self._executor = ThreadPoolExecutor(INFLATERS_MAX, "inflate")
+        self._inflating = asyncio.Semaphore(INFLATERS_MAX)
         self._wire: Wire | None = None
         self._listener: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
@@ -152,6 +153,10 @@ class HttpServer:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._listener = None
 
+    def use(self, section: ReceiveSection) -> None:
+        """Take the limits of another section from the next request on."""
+        self._body_max = section.http.body_max
+
     def reload_tls(self) -> None:
         """Use the certificate that is on disk now for new connections.
 
@@ -169,13 +174,11 @@ class HttpServer:
         The bytes leave the account when this returns: what a route reads is small and short-lived.
         Raises: RequestError.
         """
-        hold = Hold(self._admission)
-        try:
-            encoding = _encoding(request)
+        encoding = _encoding(request)
+        self._admission.check(None, _declared(request, bytes_max))
+        with Hold(self._admission) as hold:
             wire = await self._read(request, hold, bytes_max)
             return await self._inflate(encoding, wire, hold, bytes_max)
-        finally:
-            hold.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -217,19 +220,17 @@ class HttpServer:
         identity = "" if self._gate.open else self._identify(request)
         kind = _served_type(request)
         encoding = _encoding(request)
-        hold = Hold(self._admission)
-        try:
-            wire = await self._read(request, hold, self._body_max)
+        body_max = self._body_max
+        declared = _declared(request, body_max)
+        with self._admission.enter(identity or request.remote or "", declared) as hold:
+            wire = await self._read(request, hold, body_max)
             body = wire
             if encoding is not Encoding.IDENTITY:
-                body = await self._inflate(encoding, wire, hold, self._body_max)
+                body = await self._inflate(encoding, wire, hold, body_max)
                 hold.shrink_to(len(body))
             if kind == JSON:
                 body = await self._transcode(signal, body, hold)
-            hold.hand_over()
-        finally:
-            hold.close()
-        receipt = await self._intake.accept(signal, body, _HTTP, identity, len(wire))
+            receipt = await self._intake.accept(signal, body, _HTTP, identity, len(wire), hold)
         return self._success(request, signal, kind, receipt)
 
     def _success(
@@ -265,17 +266,7 @@ class HttpServer:
         return self._gate.identify(request.headers.get(hdrs.AUTHORIZATION), certificate)
 
     async def _read(self, request: web.BaseRequest, hold: Hold, bytes_max: int) -> bytes:
-        """Read the body as it is on the wire; the account grows with what has arrived.
-
-        A declared length is checked and then not believed: a peer that declares much and sends
-        little would hold room that others need.
-        """
-        declared = request.content_length
-        if declared is not None and declared > bytes_max:
-            raise PayloadTooLargeError(
-                f"the body has {declared} bytes, the limit is {bytes_max} bytes"
-            )
-        self._admission.check(declared or 0)
+        """Read the body as it is on the wire; the account grows with what has arrived."""
         content = request.content
         if content.is_eof():
             wire = content.read_nowait()
@@ -308,12 +299,16 @@ class HttpServer:
         if len(wire) <= INLINE_BYTES:
             inflater.step(INLINE_BYTES)
             hold.grow(inflater.size_bytes)
+        if inflater.done:
+            return inflater.body
         loop = asyncio.get_running_loop()
-        while not inflater.done:
-            step_bytes = max(INLINE_BYTES, min(STEP_BYTES, self._admission.room_bytes))
-            hold.grow(step_bytes)
-            await loop.run_in_executor(self._executor, inflater.step, step_bytes)
-            hold.shrink_to(len(wire) + inflater.size_bytes)
+        # One body after the other, so that half-inflated ones do not fill the account together.
+        async with self._inflating:
+            while not inflater.done:
+                step_bytes = max(INLINE_BYTES, min(STEP_BYTES, self._admission.room_bytes))
+                hold.grow(step_bytes)
+                await loop.run_in_executor(self._executor, inflater.step, step_bytes)
+                hold.shrink_to(len(wire) + inflater.size_bytes)
         return inflater.body
 
     def _refusal(
@@ -354,6 +349,17 @@ class HttpServer:
         response = self._refusal(request, error)
         response.force_close()
         return response
+
+
+def _declared(request: web.BaseRequest, bytes_max: int) -> int:
+    """Return the size that the headers declare, 0 when they do not.
+
+    Raises: PayloadTooLargeError.
+    """
+    declared = request.content_length or 0
+    if declared > bytes_max:
+        raise PayloadTooLargeError(f"the body has {declared} bytes, the limit is {bytes_max} bytes")
+    return declared
 
 
 def _check_size(size_bytes: int, bytes_max: int) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.batch import Payload, Receipt, Signal, Transport
 from gateway.errors import RequestError
-from gateway.receive.admission import Admission, Reason
+from gateway.receive.admission import Admission, Hold, Reason
 from gateway.receive.identity import Gate
 
 Submit = Callable[[Payload], Awaitable[Receipt]]
@@ -28,9 +28,15 @@ class Intake:
         self.gate = gate
 
     async def accept(
-        self, signal: Signal, body: bytes, transport: Transport, identity: str, wire_bytes: int
+        self,
+        signal: Signal,
+        body: bytes,
+        transport: Transport,
+        identity: str,
+        wire_bytes: int,
+        hold: Hold,
     ) -> Receipt:
-        """Submit a protobuf body for which exactly its length is reserved.
+        """Submit a protobuf body for which the hold has exactly its length.
 
         From the call of `submit` on the bytes belong to the core, which releases them after it
         has processed the batch. A RequestError gives them back here; a cancelled request does
@@ -38,6 +44,7 @@ class Intake:
 
         Raises: RequestError as raised by submit.
         """
+        hold.charge(len(body))
         counters = self.counters
         counters.wire_bytes += wire_bytes
         if not body:
@@ -51,10 +58,11 @@ class Intake:
             wire_bytes=wire_bytes,
         )
         counters.inflated_bytes += len(body)
+        self.admission.queue(hold, payload)
         try:
             receipt = await self._submit(payload)
         except RequestError:
-            self.admission.release(len(body))
+            self.admission.forsake(payload)
             raise
         counters.accepted_items[transport] += receipt.accepted
         if receipt.rejected:

@@ -197,6 +197,7 @@ def test_port_zero_may_be_shared(tmp_path: Path) -> None:
     "text",
     [
         "receive: {queue_max: 1MiB}\n",
+        "receive: {queue_max: 20MiB}\n",
         "journal: {bytes_max: 1MiB}\n",
         "store: {age_max: 1m, segment_age: 2m}\n",
         "retrieve: {poll_hold: 2m}\n",
@@ -204,6 +205,11 @@ def test_port_zero_may_be_shared(tmp_path: Path) -> None:
 )
 def test_limits_that_contradict_each_other_are_refused(tmp_path: Path, text: str) -> None:
     assert {rule for rule, _ in told(findings_of(tmp_path, text))} == {"knob-law"}
+
+
+def test_largest_body_may_fill_the_queue_but_for_its_reserve(tmp_path: Path) -> None:
+    text = "receive: {queue_max: 16MiB, grpc: {message_max: 1MiB}, http: {body_max: 15MiB}}\n"
+    assert loaded(tmp_path, text).receive.http.body_max == 15 << 20
 
 
 def test_remote_write_is_told_to_be_scraped_instead(tmp_path: Path) -> None:

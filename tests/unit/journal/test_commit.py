@@ -46,7 +46,7 @@ class Bench:
     bodies: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     observed: list[tuple[list[float], int]] = field(default_factory=list)
-    forsaken: list[int] = field(default_factory=list)
+    forsaken: list[Payload] = field(default_factory=list)
     behind: Iterator[bool] = field(default_factory=lambda: repeat(False))
     asked: int = 0
     events: list[str] = field(default_factory=list)
@@ -278,7 +278,7 @@ async def test_bytes_of_a_client_that_left_a_refused_group_are_given_back() -> N
         bench.may_write.set()
         _, refused = await finished([gone, stays])
     assert isinstance(refused, JournalUnavailableError)
-    assert bench.forsaken == [len(body(1))]
+    assert [each.body for each in bench.forsaken] == [body(1)]
 
 
 async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_back() -> None:
@@ -294,7 +294,7 @@ async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_b
         gone.cancel()
         (lost,) = await finished([gone])
     assert isinstance(lost, asyncio.CancelledError)
-    assert bench.forsaken == [len(body(1))]
+    assert [each.body for each in bench.forsaken] == [body(1)]
 
 
 @pytest.mark.parametrize(
