@@ -6,6 +6,7 @@ standard error. Exit codes: 0 fine, 1 the command's own "no", 2 input that canno
 
 import asyncio
 import datetime
+import functools
 import json
 import logging
 import os
@@ -67,7 +68,7 @@ def run(
     *,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
 ) -> None:
-    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads certificates and tokens."""
+    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads the site file."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.INFO,
@@ -80,7 +81,7 @@ def run(
     # Imported here, so that `weir check` starts without the servers.
     from gateway.app import Addresses, Gateway
 
-    gateway = Gateway(site, plan)
+    gateway = Gateway(site, plan, functools.partial(load, config, overrides, data_dir))
 
     def on_ready(addresses: Addresses) -> None:
         line = {

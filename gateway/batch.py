@@ -201,6 +201,7 @@ class Receipt:
     accepted: int
     rejected: int
     reason: str
+    mismatched: int = 0  # of the rejected, those that named another device than their sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

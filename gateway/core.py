@@ -9,8 +9,8 @@ already when they are made again by a replay, and are thrown away. The ledger go
 cursor: it says what was decided about those batches, even if a replay under other contracts would
 decide otherwise.
 
-Threads: `hand_over` may be called from any thread; everything else runs in the core thread, except
-the two jobs at the end, which run in the storage thread, one at a time.
+Threads: `hand_over` and `between_batches` may be called from any thread; all else runs in the core
+thread, except the two jobs at the end, which run in the storage thread, one at a time.
 """
 
 import logging
@@ -55,6 +55,9 @@ RETRY_S: Final = 1.0
 # When storage fails the core goes on until this much waits, then stops taking batches, so that the
 # intake refuses with a delay hint instead of memory growing.
 BACKLOG_SEGMENTS_MAX: Final = 2
+
+
+Work = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,7 @@ class Core:
         self._hooks = hooks
         self._segment_rows = segment_rows
         self._segment_age_s = segment_age_s
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Batch | Work | None] = queue.SimpleQueue()
         self._builders = {signal: FrameBuilder(signal) for signal in Signal}
         self._full: list[Frame] = []
         self._fresh = False  # whether anything waits for a flush
@@ -194,6 +197,13 @@ class Core:
         self._ledger.received(batch_items(batch))
         self._queue.put(batch)
 
+    def between_batches(self, work: Work) -> None:
+        """Queue work that runs in the core thread behind the batches of now, after a seal.
+
+        So a restart replays under another plan only what came after the change of plan.
+        """
+        self._queue.put(work)
+
     @property
     def processed(self) -> int:
         """Sequence of the newest batch that went through; whoever sees it change asks again."""
@@ -215,21 +225,25 @@ class Core:
         """Process batches until stopped."""
         while True:
             try:
-                batch = self._queue.get(timeout=FLUSH_S)
+                item = self._queue.get(timeout=FLUSH_S)
             except queue.Empty:
                 with self._stages.lock:
                     raised = self._stages.measure.advance(time.time_ns())
                 self._raise_anomalies(raised)
                 self._store_if_due()
                 continue
-            if batch is None:
+            if item is None:
                 break
+            if not isinstance(item, Batch):
+                self.seal()
+                item()
+                continue
             while self._backlogged() and not self._abandoned.is_set():
                 self._pause()
             if self._abandoned.is_set():
                 return
-            self._one(batch)
-            self._hooks.released(batch.held_bytes)
+            self._one(item)
+            self._hooks.released(item.held_bytes)
             self._store_if_due()
         self.seal()
 

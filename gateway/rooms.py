@@ -35,7 +35,7 @@ from gateway.tally import Tally
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made", Outcome, ParcelOutcome)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,6 @@ class Rooms:
     """Everything that is open while the gateway runs. `storage` is the storage thread."""
 
     config: SiteConfig
-    plan: Plan
     home: Home
     checkpoint: Checkpoint
     journal: Journal
@@ -56,6 +55,12 @@ class Rooms:
     book: AnomalyBook
     open_batch: OpenBatch
     storage: ThreadPoolExecutor
+    stages_of: Callable[[Plan], Stages]  # fresh ones, without counts
+
+    @property
+    def plan(self) -> Plan:
+        """The plan under which the core works now."""
+        return self.stages.measure.plan
 
     def close(self) -> None:
         """Give files and locks back; the core has ended."""
@@ -107,11 +112,15 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
     for path in recovered.missing:
         log.error("stored segment is missing path=%s", path)
     ledger, tally = Ledger(deliveries, gone=kept), Tally()
-    stages = Stages(
-        measure=Measure(plan, _measure_settings(config)),
-        decide=Decide(plan),
-        anonymize=Anonymizer(plan, config.site.id, key),
-    )
+
+    def stages_of(plan: Plan) -> Stages:
+        return Stages(
+            measure=Measure(plan, _measure_settings(config)),
+            decide=Decide(plan),
+            anonymize=Anonymizer(plan, config.site.id, key),
+        )
+
+    stages = stages_of(plan)
     storage = ThreadPoolExecutor(1, "storage")
     core = Core(
         stages=stages,
@@ -134,7 +143,6 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
     log.info("journal replayed batches=%d seconds=%.2f", count, time.monotonic() - started)
     return Rooms(
         config=config,
-        plan=plan,
         home=home,
         checkpoint=checkpoint,
         journal=journal,
@@ -147,6 +155,7 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         book=book,
         open_batch=open_batch,
         storage=storage,
+        stages_of=stages_of,
     )
 
 

@@ -20,7 +20,7 @@ from gateway.config.sections import (
     StoreSection,
     TlsSection,
 )
-from gateway.config.site import Knob, describe, load_site
+from gateway.config.site import Knob, check_site, describe, load_site
 
 __all__ = [
     "RESERVE_PARTS",
@@ -42,6 +42,7 @@ __all__ = [
     "SiteSection",
     "StoreSection",
     "TlsSection",
+    "check_site",
     "describe",
     "load_site",
     "parse_rule",

@@ -71,6 +71,7 @@ class GroupCommit:
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
+        self._next: tuple[OpenBatch, Callable[[], None]] | None = None
 
     async def submit(self, payload: Payload) -> Receipt:
         """Take one request into the open group and wait until it is durable.
@@ -100,6 +101,24 @@ class GroupCommit:
                 self._forsake(payload)
             raise
 
+    def exchange(self, open_batch: OpenBatch, announce: Callable[[], None]) -> None:
+        """Scan requests into another open batch from the next group on.
+
+        `announce` is called once, after the last group of the old batch was handed over and
+        before the first of the new one is. Requests wait for nothing but their group.
+        """
+        assert self._next is None
+        self._next = open_batch, announce
+        self._opened.set()
+        self._full.set()
+
+    def _exchange(self) -> Callable[[], None]:
+        """Take the other batch into use, if there is one; return its announcement."""
+        if self._next is None:
+            return _nothing
+        (self._open, announce), self._next = self._next, None
+        return announce
+
     def close(self) -> None:
         """Refuse new requests; `run` returns once the open group is durable."""
         self._closing = True
@@ -111,8 +130,10 @@ class GroupCommit:
         while True:
             await self._opened.wait()
             if not self._waiting:
+                self._exchange()()
                 if self._closing:
                     return
+                self._full.clear()
                 self._opened.clear()
                 continue
             for _ in range(1 + PATIENCE_DELAYS):
@@ -129,9 +150,11 @@ class GroupCommit:
             self._full.clear()
             self._opened.clear()
         batch = self._open.take(self._sequence)
+        announce = self._exchange()
         try:
             await self._append(record_of(batch))
         except WeirError as error:
+            announce()
             for future, _, _, payload in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
                     self._forsake(payload)
@@ -141,11 +164,16 @@ class GroupCommit:
         self._sequence += 1
         # Handed on before the acknowledgements, so that a scrape that follows an answer counts it.
         self._hand_over(batch)
+        announce()
         for future, receipt, _, _ in waiting:
             if not future.done():
                 future.set_result(receipt)
         now = self._clock()
         self._observe([now - start for _, _, start, _ in waiting], len(batch.spans))
+
+
+def _nothing() -> None:
+    """Announce nothing."""
 
 
 def record_of(batch: Batch) -> GroupRecord:

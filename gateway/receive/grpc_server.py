@@ -69,7 +69,6 @@ class GrpcServer:
         self._section = section
         self._intake = intake
         self._server: Any = None
-        self._material: Material | None = None
         self._renewed: Any = None
 
     async def start(self) -> str:
@@ -79,16 +78,16 @@ class GrpcServer:
         """
         listen = self._section.grpc.listen
         host, port = host_and_port(listen)
-        self._material = read_material(self._section.tls)
+        material = read_material(self._section.tls)
         probe(listen, PROTOCOL)
         server = grpc.aio.server(options=self._options())
         server.add_generic_rpc_handlers((_Services(self._intake),))
         address = address_text(host, port)
         try:
-            if self._material is None:
+            if material is None:
                 bound = server.add_insecure_port(address)
             else:
-                bound = server.add_secure_port(address, self._credentials(self._material))
+                bound = server.add_secure_port(address, self._credentials(material))
         except RuntimeError as error:
             raise StartError(f"cannot listen on {listen} for {PROTOCOL}") from error
         await server.start()
@@ -101,15 +100,9 @@ class GrpcServer:
             await self._server.stop(grace_s)
             self._server = None
 
-    def reload_tls(self) -> None:
-        """Use the certificate that is on disk now for new connections.
-
-        Raises: StartError, and then the old one stays.
-        """
-        if self._material is not None:
-            material = read_material(self._section.tls)
-            if material is not None:
-                self._renewed = grpc_certificates(material)
+    def use_tls(self, material: Material) -> None:
+        """Use another certificate, and another authority for clients, for new connections."""
+        self._renewed = grpc_certificates(material)
 
     def _credentials(self, material: Material) -> Any:
         return grpc.dynamic_ssl_server_credentials(
@@ -212,7 +205,7 @@ class _Services:
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     async def _abort(self, context: Any, error: WeirError, signal: str) -> NoReturn:
-        self._counters.refuse(error, signal, _source(context))
+        self._intake.refuse(error, signal, _source(context), _GRPC)
         delay_s = self._admission.delay_s(error)
         answer = rpc_status.to_status(reply.status_message(error, delay_s))
         trailers = [*answer.trailing_metadata]

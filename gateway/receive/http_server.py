@@ -38,11 +38,11 @@ from gateway.receive.http_wire import Acknowledgement, Wire
 from gateway.receive.inflate import Encoding, Inflater
 from gateway.receive.intake import Intake
 from gateway.receive.listening import (
+    Material,
     address_text,
     cannot_listen,
     host_and_port,
     read_material,
-    tls_context,
 )
 
 PROTOCOL: Final = "OTLP/HTTP"
@@ -115,6 +115,7 @@ class HttpServer:
         self._wire: Wire | None = None
         self._listener: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
+        self._renewed: ssl.SSLContext | None = None
 
     async def start(self) -> str:
         """Bind and serve; return `host:port` with the real port.
@@ -123,8 +124,10 @@ class HttpServer:
         """
         listen = self._section.http.listen
         host, port = host_and_port(listen)
-        read_material(self._section.tls)
-        self._tls = tls_context(self._section.tls)
+        material = read_material(self._section.tls)
+        if material is not None:
+            self._tls = self._renewed = material.context
+            self._tls.sni_callback = self._renew
         self._wire = Wire(self._handle, self._failed)
         loop = asyncio.get_running_loop()
         try:
@@ -157,16 +160,14 @@ class HttpServer:
         """Take the limits of another section from the next request on."""
         self._body_max = section.http.body_max
 
-    def reload_tls(self) -> None:
-        """Use the certificate that is on disk now for new connections.
+    def use_tls(self, material: Material) -> None:
+        """Use another certificate, and another authority for clients, for new connections."""
+        self._renewed = material.context
 
-        Raises: StartError, and then the old one stays.
-        """
-        tls = self._section.tls
-        if self._tls is None or tls.cert is None:
-            return
-        read_material(tls)
-        self._tls.load_cert_chain(tls.cert, tls.key)
+    def _renew(self, secured: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Give a handshake the newest context; OpenSSL asks at each, with a server name or not."""
+        if self._renewed is not None and self._renewed is not self._tls:
+            secured.context = self._renewed
 
     async def read_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
         """Read and inflate the body of an added route under a ceiling of its own.
@@ -318,7 +319,7 @@ class HttpServer:
         extra: Mapping[str, str] | None = None,
     ) -> web.Response:
         """Build the answer to a refused request and count it."""
-        self._counters.refuse(error, _signal(request), request.remote or "")
+        self._intake.refuse(error, _signal(request), request.remote or "", _HTTP)
         delay_s = self._admission.delay_s(error)
         headers = {"Server": SERVER, **(extra or {})}
         if delay_s is not None:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.batch import Payload, Receipt, Signal, Transport
-from gateway.errors import RequestError
+from gateway.errors import ForbiddenError, RequestError, UnauthenticatedError, WeirError
 from gateway.receive.admission import Admission, Hold, Reason
 from gateway.receive.identity import Gate
+from gateway.receive.incidents import Event, Incidents
 
 Submit = Callable[[Payload], Awaitable[Receipt]]
 Clock = Callable[[], int]
@@ -26,6 +27,13 @@ class Intake:
         self.admission = admission
         self.counters = admission.counters
         self.gate = gate
+        self.incidents = Incidents()
+
+    def refuse(self, error: WeirError, signal: str, source: str, transport: Transport) -> None:
+        """Count a request that is refused; source is the peer's address, never its credential."""
+        self.counters.refuse(error, signal, source)
+        if isinstance(error, UnauthenticatedError | ForbiddenError):
+            self.incidents.note(Event.AUTHN_FAIL, source, transport)
 
     async def accept(
         self,
@@ -68,4 +76,6 @@ class Intake:
         if receipt.rejected:
             counters.rejected_items[transport] += receipt.rejected
             counters.count(signal, Reason.INVALID_ITEM, receipt.rejected)
+        if receipt.mismatched:
+            self.incidents.note(Event.IDENTITY_MISMATCH, identity, transport, receipt.mismatched)
         return receipt
