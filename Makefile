@@ -12,7 +12,7 @@ LINTED := gateway collectors dashboards tests benchmarks setup.py
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-build: ## create .venv and compile the kernel
+build: ## create .venv and compile the kernels
 	@tools/setup.sh
 
 packages: ## install the Debian packages that tests use, if allowed
@@ -37,5 +37,5 @@ fuzz: build ## run the long fuzz tests; WEIR_SEED=n repeats a run
 
 clean: ## remove everything the other targets made
 	rm -rf .venv .venv.lock build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find gateway -name '*.so' -delete -o -name kernel.c -delete
+	find gateway \( -name '*.so' -o -name kernel.c -o -name wire.c \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

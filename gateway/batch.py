@@ -196,21 +196,23 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What the client is told: items accepted and durable, items rejected and why."""
+    """What the client is told: items accepted and durable, items rejected and why.
+
+    `mismatched` are the rejected items that name another device than the one that sent them.
+    """
 
     accepted: int
     rejected: int
     reason: str
-    mismatched: int = 0  # of the rejected, those that named another device than their sender
+    mismatched: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """One accepted request of a signal without columns: metrics or logs, as OTLP protobuf bytes.
 
-    Units: items are data points or log records; held_bytes the body's size before items were
-    refused out of it, which the intake's account holds; wire_bytes as on the wire; arrival_ns Unix
-    nanoseconds.
+    Units: items are data points or log records; held_bytes is the body's size before items were
+    refused out of it, which the intake's account holds.
     """
 
     signal: Signal
@@ -374,10 +376,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanPart:
-    """A part of one resource's metrics or logs, built anew. Only `anonymize` makes one.
-
-    `body` is an encoded ResourceMetrics or ResourceLogs message of `items` items.
-    """
+    """An encoded ResourceMetrics or ResourceLogs, built anew. Only `anonymize` makes one."""
 
     signal: Signal
     policy: str

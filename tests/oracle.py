@@ -4,10 +4,16 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from gateway.batch import Batch, Payload, Signal, Table, Transport, ValueKind
@@ -122,6 +128,105 @@ def plain_request(request: ExportTraceServiceRequest) -> list[Plain]:
         for span in scope_spans.spans
         if valid_ids(span)
     ]
+
+
+# --- the same messages with bytes where they have text --------------------------------------
+
+
+def _twin_class() -> Any:
+    """Build ExportTraceServiceRequest anew with every string field as bytes.
+
+    Official protobuf refuses a request for one text that is not UTF-8; its twin still tells where
+    each span is, so that the refusal of single spans has an oracle.
+    """
+    pool = descriptor_pool.DescriptorPool()
+    files = (common_pb2, resource_pb2, trace_pb2, trace_service_pb2)
+    for module in files:
+        file = descriptor_pb2.FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        _blunt(file.message_type)
+        pool.Add(file)
+    name = ExportTraceServiceRequest.DESCRIPTOR.full_name
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+def _blunt(messages: Any) -> None:
+    text, raw = (
+        descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+        descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+    )
+    for message in messages:
+        for each in message.field:
+            if each.type == text:
+                each.type = raw
+        _blunt(message.nested_type)
+
+
+TWIN: Any = _twin_class()
+
+
+def is_readable(body: bytes) -> bool:
+    """Say whether official protobuf takes a body, but for texts that are not UTF-8."""
+    try:
+        TWIN.FromString(body)
+    except DecodeError:
+        return False
+    return True
+
+
+def _is_valid(message: Any, official: Any) -> bool:
+    """Say whether official protobuf takes this part of a twin."""
+    try:
+        official.FromString(message.SerializeToString())
+    except DecodeError:
+        return False
+    return True
+
+
+def plain_twin(twin: Any) -> list[Plain]:
+    """Flatten every span of a twin that the kernel has to take."""
+    found = []
+    for resource_twin in twin.resource_spans:
+        resource = type(resource_twin)()
+        resource.CopyFrom(resource_twin)
+        del resource.scope_spans[:]
+        if not _is_valid(resource, ResourceSpans):
+            continue
+        of_resource = ResourceSpans.FromString(resource.SerializeToString())
+        for scope_twin in resource_twin.scope_spans:
+            scope = type(scope_twin)()
+            scope.CopyFrom(scope_twin)
+            del scope.spans[:]
+            if not _is_valid(scope, ScopeSpans):
+                continue
+            of_scope = ScopeSpans.FromString(scope.SerializeToString())
+            spans = [s.SerializeToString() for s in scope_twin.spans if _is_valid(s, Span)]
+            found += [
+                plain_span(of_resource, of_scope, span)
+                for span in map(Span.FromString, spans)
+                if valid_ids(span)
+            ]
+    return found
+
+
+def check_taken(body: bytes, taken: list[Plain]) -> None:
+    """Assert that the kernel took of a body what it has to.
+
+    Raises: AssertionError.
+    """
+    try:
+        expected = plain_request(ExportTraceServiceRequest.FromString(body))
+    except DecodeError:
+        try:
+            expected = plain_twin(TWIN.FromString(body))
+        except DecodeError as error:
+            raise AssertionError(f"only protobuf refuses {body.hex()}") from error
+        if taken != expected:
+            # A text that a later one replaces is flawed all the same, and only the kernel sees it.
+            rest = iter(expected)
+            assert all(any(span == other for other in rest) for span in taken), body.hex()
+        return
+    assert taken == expected, body.hex()
 
 
 # --- columns as plain values ----------------------------------------------------------------

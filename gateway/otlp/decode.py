@@ -90,12 +90,22 @@ class OpenBatch:
         identity = self._identities.get(payload.identity)
         if identity is None:
             identity = len(self._identities)
-        accepted, rejected, reason = self._scanner.scan(
-            payload.body, payload.arrival_ns, identity, payload.transport, payload.wire_bytes
+        accepted, rejected, reason, mismatched = self._scanner.scan(
+            payload.body,
+            payload.arrival_ns,
+            identity,
+            payload.transport,
+            payload.wire_bytes,
+            payload.identity.encode(),
         )
         self._identities[payload.identity] = identity
         self._arrival_ns = max(self._arrival_ns, payload.arrival_ns)
-        return Receipt(accepted=accepted, rejected=rejected, reason=REJECTIONS[reason])
+        return Receipt(
+            accepted=accepted,
+            rejected=rejected,
+            reason=REJECTIONS[reason],
+            mismatched=mismatched,
+        )
 
     def _keep(self, payload: Payload) -> Receipt:
         found = screen(payload)

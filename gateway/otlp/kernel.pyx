@@ -9,8 +9,9 @@ first counts (one linear pass, no allocation), then reserves, then fills; a faul
 leaves the open batch as it was. No Python object is made per span, and the GIL is released.
 
 Stricter than protobuf on purpose, because ambiguity between two readers is a way around a policy:
-groups, field number 0, a repeated singular message, dictionary indexes of profiles and text that is
-not UTF-8 are refused. Unknown fields and known fields of another wire type are skipped.
+groups, field number 0, a repeated singular message and dictionary indexes of profiles are refused.
+Unknown fields and known fields of another wire type are skipped. Where protobuf refuses a whole
+request for a text that is not UTF-8, only the spans are refused that it belongs to.
 
 Source: protobuf encoding guide; opentelemetry-proto trace/v1, common/v1, resource/v1.
 """

@@ -35,8 +35,7 @@ cdef bint walk_value(State* s, Field* f, int depth) noexcept nogil:
         return fail(s, TOO_DEEP, f.data)
     while next_field(&r, &g):
         if g.tag == 0x0A:
-            if not text(s, &g, &offset, &length):
-                return False
+            text(s, &g, &offset, &length)
         elif g.tag == 0x2A:
             inner = reader(g.data, g.length)
             while next_field(&inner, &h):
@@ -52,8 +51,7 @@ cdef bint walk_value(State* s, Field* f, int depth) noexcept nogil:
                 pair = reader(h.data, h.length)
                 while next_field(&pair, &v):
                     if v.tag == 0x0A:
-                        if not text(s, &v, &offset, &length):
-                            return False
+                        text(s, &v, &offset, &length)
                     elif v.tag == 0x12:
                         if not walk_value(s, &v, depth + 1):
                             return False
@@ -72,8 +70,7 @@ cdef inline bint fill_value(State* s, Field* f, AttributeRow* row) noexcept nogi
     cdef bint nested = False
     while next_field(&r, &g):
         if g.tag == 0x0A:
-            if not text(s, &g, &row.offset, &row.length):
-                return False
+            text(s, &g, &row.offset, &row.length)
             row.kind = 1
         elif g.tag == 0x21:
             row.number = g.number
@@ -86,7 +83,7 @@ cdef inline bint fill_value(State* s, Field* f, AttributeRow* row) noexcept nogi
             row.kind = 2
         elif g.tag == 0x3A:
             if g.length > s.limits.text_bytes:
-                return fail(s, TEXT_TOO_LONG, g.data)
+                s.flaw = TEXT_TOO_LONG
             row.offset = <uint32_t> (g.data - s.base)
             row.length = <uint32_t> g.length
             row.kind = 7
@@ -123,7 +120,6 @@ cdef inline bint fill_attribute(
     cdef uint64_t key_length = 0
     cdef bint has_value = False
     cdef int32_t key
-    cdef uint32_t offset, length
     memset(row, 0, sizeof(AttributeRow))
     row.owner = owner
     row.raw_offset = <uint32_t> (f.data - s.base)
@@ -132,7 +128,7 @@ cdef inline bint fill_attribute(
         if g.tag == 0x0A:
             # The last key wins, but one that it replaces has to be valid too.
             if key_length and not weir_utf8(key_data, key_length):
-                return fail(s, NOT_UTF8, key_data)
+                s.flaw = NOT_UTF8
             key_data = g.data
             key_length = g.length
         elif g.tag == 0x12:
@@ -153,12 +149,15 @@ cdef inline bint fill_attribute(
         or keys.length[key] != key_length
         or memcmp(keys.text + keys.offset[key], key_data, key_length) != 0
     ):
-        g.data = key_data
-        g.length = key_length
-        if not text(s, &g, &offset, &length):
-            return False
-        key = find_key(keys, key_data, <uint32_t> key_length, s.seed)
-        keys.successor[previous[0] + 1] = key
+        if key_length > s.limits.text_bytes:
+            s.flaw = TEXT_TOO_LONG
+            key = -1
+        elif not weir_utf8(key_data, key_length):
+            s.flaw = NOT_UTF8
+            key = -1
+        else:
+            key = find_key(keys, key_data, <uint32_t> key_length, s.seed)
+            keys.successor[previous[0] + 1] = key
     row.key = key
     previous[0] = key
     rows.count += 1
@@ -190,8 +189,7 @@ cdef bint fill_event(State* s, Field* f, int32_t span) noexcept nogil:
         if g.tag == 0x09:
             row.time_ns = g.number
         elif g.tag == 0x12:
-            if not text(s, &g, &row.name_offset, &row.name_length):
-                return False
+            text(s, &g, &row.name_offset, &row.name_length)
         elif g.tag == 0x1A:
             if not fill_attribute(s, &g, attributes, <int32_t> rows.count, &previous):
                 return False
@@ -220,8 +218,7 @@ cdef bint fill_link(State* s, Field* f, int32_t span) noexcept nogil:
         elif g.tag == 0x12:
             row.span_id = weir_big64(g.data) if g.length == 8 else 0
         elif g.tag == 0x1A:
-            if not text(s, &g, &row.state_offset, &row.state_length):
-                return False
+            text(s, &g, &row.state_offset, &row.state_length)
         elif g.tag == 0x22:
             if not fill_attribute(s, &g, attributes, <int32_t> rows.count, &previous):
                 return False
@@ -239,8 +236,7 @@ cdef inline bint fill_status(State* s, Field* f, SpanRow* row) noexcept nogil:
     cdef Field g
     while next_field(&r, &g):
         if g.tag == 0x12:
-            if not text(s, &g, &row.message_offset, &row.message_length):
-                return False
+            text(s, &g, &row.message_offset, &row.message_length)
         elif g.tag == 0x18:
             row.status = <int32_t> g.number
     return done(s, &r)
@@ -260,7 +256,8 @@ cdef inline void reject(State* s, SpanRow* row, int32_t reason) noexcept nogil:
         )
         s.rows[T_LINK].count = row.link_first
     s.rejected += 1
-    if s.rejection == 0:
+    s.mismatched += reason == OTHER_DEVICE
+    if s.rejection == ACCEPTED:
         s.rejection = reason
 
 
@@ -272,8 +269,9 @@ cdef bint fill_span(State* s, Field* f, int32_t resource, int32_t scope) noexcep
     cdef int32_t span = <int32_t> rows.count
     cdef SpanRow* row = (<SpanRow*> rows.data) + span
     cdef int32_t previous = -1
-    cdef int32_t reason = 0
+    cdef int32_t reason = ACCEPTED
     cdef bint has_status = False
+    s.flaw = ACCEPTED
     memset(row, 0, sizeof(SpanRow))
     row.resource = resource
     row.scope = scope
@@ -291,10 +289,9 @@ cdef bint fill_span(State* s, Field* f, int32_t resource, int32_t scope) noexcep
             row.span_id = weir_big64(g.data) if g.length == 8 else 0
         elif g.tag == 0x22:
             row.parent_id = weir_big64(g.data) if g.length == 8 else 0
-            reason = 3 if g.length != 8 and g.length != 0 else 0
+            reason = BAD_PARENT_ID if g.length != 8 and g.length != 0 else ACCEPTED
         elif g.tag == 0x2A:
-            if not text(s, &g, &row.name_offset, &row.name_length):
-                return False
+            text(s, &g, &row.name_offset, &row.name_length)
         elif g.tag == 0x30:
             row.kind = <int32_t> g.number
         elif g.tag == 0x39:
@@ -314,8 +311,7 @@ cdef bint fill_span(State* s, Field* f, int32_t resource, int32_t scope) noexcep
             if not fill_status(s, &g, row):
                 return False
         elif g.tag == 0x1A:
-            if not text(s, &g, &row.state_offset, &row.state_length):
-                return False
+            text(s, &g, &row.state_offset, &row.state_length)
         elif g.tag == 0x85:
             row.flags = <uint32_t> g.number
         elif g.tag == 0x50:
@@ -329,10 +325,14 @@ cdef bint fill_span(State* s, Field* f, int32_t resource, int32_t scope) noexcep
     row.attribute_count = <int32_t> attributes.count - row.attribute_first
     row.event_count = <int32_t> s.rows[T_EVENT].count - row.event_first
     row.link_count = <int32_t> s.rows[T_LINK].count - row.link_first
+    if s.flaw:
+        reason = s.flaw
     if row.span_id == 0:
-        reason = 2
+        reason = BAD_SPAN_ID
     if row.trace_hi == 0 and row.trace_lo == 0:
-        reason = 1
+        reason = BAD_TRACE_ID
+    if s.condemned:
+        reason = s.condemned
     if reason:
         reject(s, row, reason)
     else:
@@ -373,13 +373,30 @@ cdef bint walk_entity(State* s, Field* f) noexcept nogil:
     cdef uint32_t offset, length
     while next_field(&r, &g):
         if g.tag == 0x0A or g.tag == 0x12 or g.tag == 0x1A or g.tag == 0x22:
-            if not text(s, &g, &offset, &length):
-                return False
+            text(s, &g, &offset, &length)
     return done(s, &r)
 
 
+cdef inline int32_t device_flaw(State* s, ResourceRow* row) noexcept nogil:
+    """Compare every `device.id` of a resource with the identity of the sender."""
+    cdef AttributeRow* attribute = (
+        (<AttributeRow*> s.rows[T_RESOURCE_ATTRIBUTE].data) + row.attribute_first
+    )
+    cdef int32_t i
+    if s.device_length == 0:
+        return ACCEPTED
+    for i in range(row.attribute_count):
+        if attribute[i].key == s.device_key and (
+            attribute[i].kind != 1
+            or attribute[i].length != s.device_length
+            or memcmp(s.base + attribute[i].offset, s.device, s.device_length) != 0
+        ):
+            return OTHER_DEVICE
+    return ACCEPTED
+
+
 cdef int32_t fill_resource(State* s, Field* body, Field* schema) noexcept nogil:
-    """Take a resource and its schema; -1 on a fault."""
+    """Take a resource and its schema; -1 on a fault. A flawed one leaves no row behind."""
     cdef Seen* slot = seen(s, s.seen_resources, body, schema)
     cdef Reader r
     cdef Field g
@@ -392,8 +409,7 @@ cdef int32_t fill_resource(State* s, Field* body, Field* schema) noexcept nogil:
     row = (<ResourceRow*> rows.data) + rows.count
     memset(row, 0, sizeof(ResourceRow))
     row.attribute_first = <int32_t> attributes.count
-    if not text(s, schema, &row.schema_offset, &row.schema_length):
-        return -1
+    text(s, schema, &row.schema_offset, &row.schema_length)
     r = reader(body.data, body.length)
     while next_field(&r, &g):
         if g.tag == 0x0A:
@@ -406,6 +422,9 @@ cdef int32_t fill_resource(State* s, Field* body, Field* schema) noexcept nogil:
                 return -1
     if not done(s, &r):
         return -1
+    if s.flaw:
+        attributes.count = row.attribute_first
+        return 0  # of no row: every span that would point to it is refused
     row.attribute_count = <int32_t> attributes.count - row.attribute_first
     rows.count += 1
     slot.row = <int32_t> rows.count
@@ -413,7 +432,7 @@ cdef int32_t fill_resource(State* s, Field* body, Field* schema) noexcept nogil:
 
 
 cdef int32_t fill_scope(State* s, Field* body, Field* schema) noexcept nogil:
-    """Take a scope and its schema; -1 on a fault."""
+    """Take a scope and its schema; -1 on a fault. A flawed one leaves no row behind."""
     cdef Seen* slot = seen(s, s.seen_scopes, body, schema)
     cdef Reader r
     cdef Field g
@@ -426,16 +445,13 @@ cdef int32_t fill_scope(State* s, Field* body, Field* schema) noexcept nogil:
     row = (<ScopeRow*> rows.data) + rows.count
     memset(row, 0, sizeof(ScopeRow))
     row.attribute_first = <int32_t> attributes.count
-    if not text(s, schema, &row.schema_offset, &row.schema_length):
-        return -1
+    text(s, schema, &row.schema_offset, &row.schema_length)
     r = reader(body.data, body.length)
     while next_field(&r, &g):
         if g.tag == 0x0A:
-            if not text(s, &g, &row.name_offset, &row.name_length):
-                return -1
+            text(s, &g, &row.name_offset, &row.name_length)
         elif g.tag == 0x12:
-            if not text(s, &g, &row.version_offset, &row.version_length):
-                return -1
+            text(s, &g, &row.version_offset, &row.version_length)
         elif g.tag == 0x1A:
             if not fill_attribute(s, &g, attributes, <int32_t> rows.count, &previous):
                 return -1
@@ -443,6 +459,9 @@ cdef int32_t fill_scope(State* s, Field* body, Field* schema) noexcept nogil:
             row.dropped_attributes = <uint32_t> g.number
     if not done(s, &r):
         return -1
+    if s.flaw:
+        attributes.count = row.attribute_first
+        return 0  # of no row: every span that would point to it is refused
     row.attribute_count = <int32_t> attributes.count - row.attribute_first
     rows.count += 1
     slot.row = <int32_t> rows.count
@@ -468,7 +487,7 @@ cdef bint envelope(State* s, Field* f, Field* body, Field* schema) noexcept nogi
             schema[0] = g
             # The last one wins, but each has to be valid.
             if not weir_utf8(g.data, g.length):
-                return fail(s, NOT_UTF8, g.data)
+                s.flaw = NOT_UTF8
     return done(s, &r)
 
 
@@ -478,15 +497,20 @@ cdef bint fill_scope_spans(State* s, Field* f, int32_t resource) noexcept nogil:
     cdef Field body
     cdef Field schema
     cdef int32_t scope
+    cdef int32_t above = s.condemned
+    s.flaw = ACCEPTED
     if not envelope(s, f, &body, &schema):
         return False
     scope = fill_scope(s, &body, &schema)
     if scope < 0:
         return False
+    if not above:
+        s.condemned = s.flaw
     r = reader(f.data, f.length)
     while next_field(&r, &g):
         if g.tag == 0x12 and not fill_span(s, &g, resource, scope):
             return False
+    s.condemned = above
     return done(s, &r)
 
 
@@ -501,11 +525,15 @@ cdef bint fill_request(State* s, const uint8_t* data, uint64_t length) noexcept 
     while next_field(&r, &f):
         if f.tag != 0x0A:
             continue
+        s.flaw = ACCEPTED
         if not envelope(s, &f, &body, &schema):
             return False
         resource = fill_resource(s, &body, &schema)
         if resource < 0:
             return False
+        s.condemned = s.flaw
+        if not s.condemned:
+            s.condemned = device_flaw(s, (<ResourceRow*> s.rows[T_RESOURCE].data) + resource)
         inner = reader(f.data, f.length)
         while next_field(&inner, &g):
             if g.tag == 0x12 and not fill_scope_spans(s, &g, resource):

@@ -6,11 +6,9 @@ cdef enum Fault:
     BAD_VARINT
     BAD_TAG
     GROUP
-    NOT_UTF8
     TOO_DEEP
     REPEATED
     STRING_INDEX
-    TEXT_TOO_LONG
     TOO_MANY_SPANS
     TOO_MANY_ITEMS
     ARENA_FULL
@@ -20,20 +18,35 @@ FAULTS = {
     BAD_VARINT: "a varint is longer than 10 bytes",
     BAD_TAG: "a tag has field number 0 or an unknown wire type",
     GROUP: "groups are not part of OTLP",
-    NOT_UTF8: "a text field is not valid UTF-8",
     TOO_DEEP: "attribute values are nested too deeply",
     REPEATED: "a message that may occur once is repeated",
     STRING_INDEX: "dictionary indexes belong to profiles, not to traces",
-    TEXT_TOO_LONG: "a text or bytes value is above the limit",
     TOO_MANY_SPANS: "the request holds more spans than the limit",
     TOO_MANY_ITEMS: "the request holds more attributes, events and links than the limit",
     ARENA_FULL: "the open batch has no room for the request",
 }
-_TOO_LARGE = frozenset((TEXT_TOO_LONG, TOO_MANY_SPANS, TOO_MANY_ITEMS, ARENA_FULL))
+_TOO_LARGE = frozenset((TOO_MANY_SPANS, TOO_MANY_ITEMS, ARENA_FULL))
 
-# Why a single span was refused; index 0 is unused. `otlp.decode` turns the number into a sentence.
-REJECTIONS = ("", "trace_id is not 16 bytes or all zero", "span_id is not 8 bytes or all zero",
-              "parent_span_id is neither empty nor 8 bytes")
+# Why a single span was refused. `otlp.decode` turns the number into a sentence.
+cdef enum Rejection:
+    ACCEPTED = 0
+    BAD_TRACE_ID
+    BAD_SPAN_ID
+    BAD_PARENT_ID
+    NOT_UTF8
+    TEXT_TOO_LONG
+    OTHER_DEVICE
+
+REJECTIONS = (
+    "",
+    "trace_id is not 16 bytes or all zero",
+    "span_id is not 8 bytes or all zero",
+    "parent_span_id is neither empty nor 8 bytes",
+    "a text field is not valid UTF-8",
+    "a text or bytes value is above the limit",
+    "device.id is not the identity of the sender",
+)
+assert len(REJECTIONS) == OTHER_DEVICE + 1
 
 
 cdef struct Reader:

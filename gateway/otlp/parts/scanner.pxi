@@ -45,6 +45,7 @@ cdef class Scanner:
                 or k.successor == NULL or s.seen_resources == NULL or s.seen_scopes == NULL):
             raise MemoryError()
         k.successor[0] = -1
+        s.device_key = self.intern(b"device.id")
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -86,8 +87,12 @@ cdef class Scanner:
             self.s.keys.offset[key]:self.s.keys.offset[key] + self.s.keys.length[key]]
 
     def scan(self, bytes body, uint64_t arrival_ns, int32_t identity, int32_t transport,
-             uint32_t wire_bytes):
-        """Append one request body; returns (accepted spans, rejected spans, rejection number)."""
+             uint32_t wire_bytes, bytes device):
+        """Append one request body of a device, which is empty for an anonymous sender.
+
+        Returns (accepted spans, rejected spans, rejection number of the first, spans of them that
+        name another device).
+        """
         cdef State* s = &self.s
         cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(body)
         cdef Py_ssize_t length = len(body)
@@ -98,8 +103,12 @@ cdef class Scanner:
         cdef bint fine
         cdef RequestRow* request
         s.fault = FINE
-        s.rejection = 0
+        s.rejection = ACCEPTED
         s.rejected = 0
+        s.mismatched = 0
+        s.condemned = ACCEPTED
+        s.device = <const uint8_t*> PyBytes_AS_STRING(device)
+        s.device_length = <uint64_t> len(device)
         memset(found, 0, sizeof(found))
         if s.rows[T_ARENA].count + length > self.arena_bytes_max:
             raise PayloadTooLargeError(f"{FAULTS[ARENA_FULL]} ({self.arena_bytes_max} bytes)")
@@ -143,7 +152,7 @@ cdef class Scanner:
         request.wire_bytes = wire_bytes
         request.padding = 0
         s.rows[T_REQUEST].count += 1
-        return request.spans, request.rejected, s.rejection
+        return request.spans, request.rejected, s.rejection, s.mismatched
 
     def take(self):
         """Copy the open batch out as a dict of tables, and start an empty one."""

@@ -89,9 +89,15 @@ cdef struct State:
     Seen* seen_scopes
     Fault fault
     const uint8_t* fault_at
-    int32_t rejection
+    int32_t flaw            # Rejection of the texts that were taken since it was last reset
+    int32_t condemned       # Rejection of every span of the resource or scope at hand
+    int32_t rejection       # that of the first refused span
     Py_ssize_t rejected
+    Py_ssize_t mismatched   # spans refused as OTHER_DEVICE
     int32_t request
+    int32_t device_key      # interned `device.id`
+    const uint8_t* device   # identity of the sender; none is checked when it is empty
+    uint64_t device_length
 
 
 cdef inline bint fail(State* s, Fault fault, const uint8_t* at) noexcept nogil:
@@ -108,12 +114,15 @@ cdef inline bint done(State* s, Reader* r) noexcept nogil:
     return True
 
 
-cdef inline bint text(State* s, Field* f, uint32_t* offset, uint32_t* length) noexcept nogil:
-    """Take a string field: limit, UTF-8, position."""
+cdef inline void text(State* s, Field* f, uint32_t* offset, uint32_t* length) noexcept nogil:
+    """Take a string field: limit, UTF-8, position.
+
+    A bad text is a flaw of its span and no fault of the request: one bad span must not cost a
+    device its whole batch, since a refused request is not sent again.
+    """
     if f.length > s.limits.text_bytes:
-        return fail(s, TEXT_TOO_LONG, f.data)
-    if not weir_utf8(f.data, f.length):
-        return fail(s, NOT_UTF8, f.data)
+        s.flaw = TEXT_TOO_LONG
+    elif not weir_utf8(f.data, f.length):
+        s.flaw = NOT_UTF8
     offset[0] = <uint32_t> (f.data - s.base)
     length[0] = <uint32_t> f.length
-    return True
