@@ -296,15 +296,19 @@ class HttpServer:
         """Inflate on the loop what is small, and the rest in a thread, step by step."""
         if encoding is Encoding.IDENTITY:
             return wire
-        inflater = Inflater(encoding, wire, bytes_max)
         if len(wire) <= INLINE_BYTES:
+            inflater = Inflater(encoding, wire, bytes_max)
             inflater.step(INLINE_BYTES)
-            hold.grow(inflater.size_bytes)
-        if inflater.done:
-            return inflater.body
+            if inflater.done:
+                hold.grow(inflater.size_bytes)
+                return inflater.body
+            # A decoder has a window of up to 8 MiB, so that it does not wait in line; starting
+            # over costs less than a millisecond.
+            del inflater
         loop = asyncio.get_running_loop()
-        # One body after the other, so that half-inflated ones do not fill the account together.
+        # No more bodies at once than threads: half-inflated ones would fill the account together.
         async with self._inflating:
+            inflater = Inflater(encoding, wire, bytes_max)
             while not inflater.done:
                 step_bytes = max(INLINE_BYTES, min(STEP_BYTES, self._admission.room_bytes))
                 hold.grow(step_bytes)
