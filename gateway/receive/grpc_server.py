@@ -12,7 +12,8 @@ Source: OTLP specification 1.x, "OTLP/gRPC".
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, NoReturn
+from contextlib import aclosing
+from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
@@ -30,7 +31,7 @@ from gateway.errors import (
     WeirError,
 )
 from gateway.otlp import reply
-from gateway.receive.admission import NO_SIGNAL, Counters, Hold
+from gateway.receive.admission import NO_SIGNAL, Counters
 from gateway.receive.intake import Intake
 from gateway.receive.listening import (
     Material,
@@ -40,6 +41,7 @@ from gateway.receive.listening import (
     probe,
     read_material,
 )
+from gateway.receive.readers import Readers
 
 PROTOCOL: Final = "OTLP/gRPC"
 _SERVICES: Final = "/opentelemetry.proto.collector."
@@ -139,6 +141,7 @@ class _Services:
         self._admission = intake.admission
         self._gate = intake.gate
         self._counters: Counters = intake.counters
+        self._readers = Readers()
         self._handlers = {method: self._exporting(EXPORTS[method]) for method in EXPORTS}
         self._profiles = self._refusing(UnknownPathError("profiles are not served here"), NO_SIGNAL)
 
@@ -160,70 +163,73 @@ class _Services:
         return self._handlers[method]
 
     def _exporting(self, signal: Signal) -> Any:
-        """Make the handler of a signal.
+        """Make the handler of a signal: the message is asked for once its sender is known.
 
-        Where the certificate decides, the message is only asked for once the peer is known. That
-        costs a tenth of a call, so that it is not done where the headers were enough.
+        gRPC calls an ordinary unary handler with the message, when those of as many calls as there
+        are lie in memory already. To ask for it costs a tenth of a call.
         """
 
-        async def export(body: bytes, context: Any) -> bytes:
+        async def export(messages: AsyncIterator[bytes], context: Any) -> bytes:
             try:
-                identity = self._identify(context)
-                with self._admission.enter(identity or _source(context), len(body)) as hold:
-                    receipt = await self._take(signal, body, identity, hold)
+                receipt = await self._export(signal, messages, context)
             except RequestError as error:
-                await self._abort(context, error, signal)
+                return self._refuse(context, error, signal)
             return reply.export_reply(signal, receipt)
 
-        async def export_known(messages: AsyncIterator[bytes], context: Any) -> bytes:
+        return grpc.stream_unary_rpc_method_handler(export)
+
+    async def _export(
+        self, signal: Signal, messages: AsyncIterator[bytes], context: Any
+    ) -> Receipt:
+        gate = self._gate
+        identity = "" if gate.open else gate.identify(*_credentials_of(context))
+        device = identity or _source(context)
+        with self._admission.enter(device) as hold:
+            await self._readers.enter(device)
             try:
-                identity = self._identify(context)
-                with self._admission.enter(identity) as hold:
-                    body = await _message(messages)
-                    receipt = await self._take(signal, body, identity, hold)
-            except RequestError as error:
-                await self._abort(context, error, signal)
-            return reply.export_reply(signal, receipt)
-
-        if self._gate.certificates:
-            return grpc.stream_unary_rpc_method_handler(export_known)
-        return grpc.unary_unary_rpc_method_handler(export)
-
-    def _identify(self, context: Any) -> str:
-        return "" if self._gate.open else self._gate.identify(*_credentials_of(context))
-
-    async def _take(self, signal: Signal, body: bytes, identity: str, hold: Hold) -> Receipt:
-        hold.grow(len(body))
-        return await self._intake.accept(signal, body, _GRPC, identity, len(body), hold)
+                body = await _message(messages)
+                hold.grow(len(body))
+            finally:
+                self._readers.leave(device)
+            return await self._intake.accept(signal, body, _GRPC, identity, len(body), hold)
 
     def _refusing(self, error: WeirError, signal: str) -> Any:
         """Make a handler that answers without asking for the message."""
 
         async def refuse(_messages: AsyncIterator[bytes], context: Any) -> None:
-            await self._abort(context, error, signal)
+            self._refuse(context, error, signal)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    async def _abort(self, context: Any, error: WeirError, signal: str) -> NoReturn:
+    def _refuse(self, context: Any, error: WeirError, signal: str) -> bytes:
+        """Count a refusal and set its status; return the response, which gRPC then leaves out.
+
+        Not `context.abort`: its exception and gRPC's state hold each other and, through the
+        frames, the body, until the garbage collector comes by, which is seldom.
+        """
         self._intake.refuse(error, signal, _source(context), _GRPC)
         delay_s = self._admission.delay_s(error)
         answer = rpc_status.to_status(reply.status_message(error, delay_s))
         trailers = [*answer.trailing_metadata]
         if delay_s is not None:
             trailers.append(("google.rpc.retryinfo-bin", reply.retry_info(delay_s)))
-        await context.abort(answer.code, answer.details, tuple(trailers))
-        raise AssertionError("abort always raises")
+        context.set_code(answer.code)
+        context.set_details(answer.details)
+        context.set_trailing_metadata(tuple(trailers))
+        return b""
 
 
-async def _message(messages: AsyncIterator[bytes]) -> bytes:
-    """Wait for the message of a call.
+async def _message(messages: Any) -> bytes:
+    """Wait for the message of a call, and let gRPC's generator forget it.
 
     Raises: RetryableError when it does not come in time, MalformedPayloadError when none comes.
     """
     try:
         async with asyncio.timeout(MESSAGE_TIMEOUT_S):
-            async for message in messages:
-                return message
+            async with aclosing(aiter(messages)) as reading:
+                async for message in reading:
+                    body: bytes = message
+                    return body
     except TimeoutError as error:
         raise RetryableError(
             f"the message did not arrive within {MESSAGE_TIMEOUT_S:g} seconds"
