@@ -21,7 +21,7 @@ import uvloop
 
 from gateway import __version__, process
 from gateway.config import SiteConfig, load_site
-from gateway.contract.check import inspect
+from gateway.contract.check import exit_code, inspect
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
 from gateway.contract.render import render, render_slos
@@ -120,10 +120,14 @@ def check(
     if output not in ("text", "json", "sarif"):
         raise typer.BadParameter("write text, json or sarif", param_hint="--format")
     seen = inspect(paths, today=datetime.datetime.now(datetime.UTC).date())
-    print(render(seen.findings, output, __version__))
+    # Imported here, because most checks need no cryptography.
+    from gateway.reload import unusable_files
+
+    findings = [*seen.findings, *(each for site in seen.sites for each in unusable_files(site))]
+    print(render(findings, output, __version__))
     if slos and seen.contracts:
         print(render_slos(seen.contracts))
-    raise typer.Exit(seen.exit_code)
+    raise typer.Exit(exit_code(findings))
 
 
 @cli.command()

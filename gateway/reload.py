@@ -16,8 +16,10 @@ from pydantic import BaseModel
 from gateway.api import access
 from gateway.api.access import Token
 from gateway.config import SiteConfig, check_site
+from gateway.config.marks import Place, finding_at
+from gateway.config.rules import FindingRule
 from gateway.contract.plan import Plan
-from gateway.errors import InvalidConfigError, WeirError
+from gateway.errors import Finding, InvalidConfigError, StartError, WeirError
 from gateway.otlp.decode import OpenBatch
 from gateway.pipeline import Stages
 from gateway.receive.identity import Credential, load_tokens
@@ -73,6 +75,33 @@ def prepare(rooms: Rooms, current: SiteConfig, load: Load) -> Reload:
         material=read_material(config.receive.tls),
         plan=None if plan.digest == rooms.plan.digest else _try(rooms, plan),
     )
+
+
+def unusable_files(site: SiteConfig) -> list[Finding]:
+    """Find what a start and a reload refuse of the files that a site file names.
+
+    Files that do not exist are findings of the site file itself.
+    """
+    findings: list[Finding] = []
+    for load, path in (
+        (load_tokens, site.receive.tokens_file),
+        (access.load_tokens, site.api.tokens_file),
+    ):
+        if path is not None and path.is_file():
+            try:
+                load(path)
+            except InvalidConfigError as error:
+                findings += error.findings
+    tls = site.receive.tls
+    named = [each for each in (tls.cert, tls.key, tls.client_ca) if each is not None]
+    if all(each.is_file() for each in named):
+        try:
+            read_material(tls)
+        except StartError as error:
+            place = Place(file=str(tls.cert))
+            advice = "write files in PEM format"
+            findings.append(finding_at(place, FindingRule.TLS_PAIR, str(error), advice))
+    return findings
 
 
 def _try(rooms: Rooms, plan: Plan) -> PlanChange:

@@ -10,8 +10,8 @@ from typing import Final
 
 from gateway.errors import OverloadedError
 
-READERS_MAX: Final = 32
-READERS_OF_DEVICE_MAX: Final = 4
+READERS_MAX: Final = 64
+READERS_OF_DEVICE_MAX: Final = 8
 WAIT_S: Final = 2.0  # well above what a message takes, well below a client's patience
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import zstandard
 
 MIB: Final = 1 << 20
+ATTACKER: Final = "127.0.0.2"
 ZEROS_BYTES: Final = 56 * MIB  # what gzip turns into less than one HTTP/2 window
 
 
@@ -92,26 +93,28 @@ def huge_varints() -> bytes:
     return b"\x0a" + b"\xff" * 9 + b"\x01" + b"\0" * 64
 
 
-def raw_deflate_tail() -> bytes:
+def gzip_with_a_tail() -> bytes:
     """A good member with megabytes of nothing behind it."""
     return gzip.compress(b"") + bytes(MIB)
 
 
-# Name, content encoding, body.
-BOMBS: Final[tuple[tuple[str, str, Callable[[], bytes]], ...]] = (
+Bombs = tuple[tuple[str, str, Callable[[], bytes]], ...]
+# Name, content encoding, body: those that inflate, and those that are scanned.
+INFLATING: Final[Bombs] = (
     ("gzip 1000:1", "gzip", gzip_bomb),
     ("gzip in gzip", "gzip", gzip_in_gzip),
     ("gzip twice declared", "gzip, gzip", gzip_in_gzip),
     ("gzip members", "gzip", gzip_members),
     ("gzip empty members", "gzip", gzip_empty_members),
-    ("gzip with a tail", "gzip", raw_deflate_tail),
+    ("gzip with a tail", "gzip", gzip_with_a_tail),
     ("zstd 30000:1", "zstd", zstd_bomb),
     ("zstd window of 2 GiB", "zstd", zstd_window),
     ("zstd frames", "zstd", zstd_frames),
-    ("empty spans", "identity", empty_spans),
     ("empty spans in gzip", "gzip", lambda: gzip.compress(empty_spans())),
+)
+SCANNED: Final[Bombs] = (
+    ("empty spans", "identity", empty_spans),
     ("deep value", "identity", deep_value),
-    ("million attributes", "identity", million_attributes),
     ("huge varints", "identity", huge_varints),
 )
 
@@ -121,12 +124,17 @@ _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
+def connect(address: str, timeout_s: float) -> socket.socket:
+    """Connect from the attacker's own address, which is another device than the good clients'."""
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout_s, (ATTACKER, 0))
+
+
 class Http2:
     """One HTTP/2 connection to a gRPC server, without any of the manners of a client."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        host, port = address.rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)), timeout_s)
+        self._socket = connect(address, timeout_s)
         self._data = b""
         self._next = 1
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))

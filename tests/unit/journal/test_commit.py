@@ -333,3 +333,49 @@ async def test_empty_request_is_acknowledged_without_a_span() -> None:
         request.resource_spans.add().schema_url = "x"
         receipt = await asyncio.wait_for(bench.submit(payload(request.SerializeToString())), WAIT_S)
     assert (receipt.accepted, receipt.rejected) == (0, 0)
+
+
+async def test_another_batch_takes_over_between_two_groups_and_nothing_is_refused() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.may_write.clear()
+        first = await bench.start(payload(body(1)))
+        await bench.under_way.wait()
+        second = await bench.start(payload(body(2)), payload(body(3)))
+        bench.commit.exchange(OpenBatch((b"key",)), lambda: bench.events.append("exchanged"))
+        bench.may_write.set()
+        await asyncio.gather(*first, *second)
+        (third,) = await bench.start(payload(body(4)))
+        await third
+    assert [len(batch.slots) for batch in bench.batches] == [0, 0, 1]
+    assert [len(batch.spans) for batch in bench.batches] == [1, 2, 1]
+    handed = [event for event in bench.events if event in ("handed over", "exchanged")]
+    assert handed == ["handed over", "handed over", "exchanged", "handed over"]
+
+
+async def test_another_batch_takes_over_at_once_while_nothing_is_open() -> None:
+    bench = Bench(delay_s=LATE_S)
+    exchanged = asyncio.Event()
+    async with bench.running():
+        bench.commit.exchange(OpenBatch((b"key",)), exchanged.set)
+        async with asyncio.timeout(WAIT_S):
+            await exchanged.wait()
+        (only,) = await bench.start(payload(body(1)))
+        bench.commit.close()
+        await only
+    assert [len(batch.slots) for batch in bench.batches] == [1]
+
+
+async def test_another_batch_takes_over_although_the_journal_refuses() -> None:
+    bench = Bench(failures=[JournalUnavailableError("full")])
+    async with bench.running():
+        bench.may_write.clear()
+        (refused,) = await bench.start(payload(body(1)))
+        await bench.under_way.wait()
+        bench.commit.exchange(OpenBatch((b"key",)), lambda: bench.events.append("exchanged"))
+        bench.may_write.set()
+        with pytest.raises(JournalUnavailableError):
+            await refused
+        (taken,) = await bench.start(payload(body(2)))
+        await taken
+    assert "exchanged" in bench.events
