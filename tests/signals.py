@@ -181,8 +181,7 @@ def is_condemned(carrier: Any, device: str) -> bool:
         return False
     return any(
         pair.key == "device.id"
-        and pair.value.WhichOneof("value") == "string_value"
-        and pair.value.string_value != device
+        and (pair.value.WhichOneof("value") != "string_value" or pair.value.string_value != device)
         for pair in carrier.resource.attributes
     )
 
