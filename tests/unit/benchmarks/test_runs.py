@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, ingest, pipeline
+from benchmarks import decode, ingest, pipeline, signals
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
@@ -21,6 +21,13 @@ def test_decode_runs() -> None:
     assert set(report.figures) == {"1", f"{SPANS}"}
     assert report.figures["8"]["ratio"] > 0
     assert len(report.tables[0].rows) == 2
+
+
+def test_signals_run() -> None:
+    report = signals.run(budget_s=0.01, items=SPANS)
+    assert set(report.figures) == {"metrics", "logs"}
+    assert all(figure.median > 0 for row in report.figures.values() for figure in row.values())
+    assert [len(table.rows) for table in report.tables] == [2, 2]
 
 
 def test_pipeline_runs_and_keeps_what_the_rate_says() -> None:

@@ -64,6 +64,7 @@ def test_presence_is_kept() -> None:
         (b'"attributes":{}', ".attributes: an array is expected"),
         (b'"attributes":[{},null]', ".attributes[1]: null stands in an array"),
         (b'"attributes":[{},1]', ".attributes[1]: an object is expected"),
+        (b'"attributes":[{},]', ".attributes[1]: an object is expected"),
         (b'"eventName":1', ".eventName: a string is expected"),
         (b'"body":{"boolValue":1}', ".body.boolValue: true or false is expected"),
         (b'"body":{"boolValue":"true"}', ".body.boolValue: true or false is expected"),

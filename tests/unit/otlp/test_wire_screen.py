@@ -134,6 +134,25 @@ def test_ids_of_a_log_record(ids: bytes, accepted: int) -> None:
     assert look(record(ids)).accepted == accepted
 
 
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (field(1, b"t" * 16) + field(2, b"s" * 8), ""),
+        (field(1, b"t" * 16) + field(2, b"s" * 8) + field(4, b"p" * 8), ""),
+        (field(2, b"s" * 8), "trace_id is not 16 bytes or all zero"),
+        (field(1, bytes(16)) + field(2, b"s" * 8), "trace_id is not 16 bytes or all zero"),
+        (field(1, b"t" * 16) + field(2, bytes(8)), "span_id is not 8 bytes or all zero"),
+        (field(1, b"t" * 16), "span_id is not 8 bytes or all zero"),
+        (
+            field(1, b"t" * 16) + field(2, b"s" * 8) + field(4, b"p"),
+            "parent_span_id is neither empty nor 8 bytes",
+        ),
+    ],
+)
+def test_ids_of_a_span(ids: bytes, reason: str) -> None:
+    assert look(record(ids), Signal.TRACES)[1:] == (not reason, bool(reason), reason)
+
+
 def test_reason_is_that_of_the_first_item_refused() -> None:
     span, trace = field(2, field(10, b"s")), field(2, field(9, b"t"))
     assert look(field(1, field(2, span + trace))).reason.startswith("span_id")
