@@ -19,6 +19,7 @@ from gateway.config import SamplingSection
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
 from gateway.otlp.encode import Chunk, encode_parts
+from tests.places import Steps, reach
 
 Request = ExportLogsServiceRequest | ExportMetricsServiceRequest
 
@@ -151,6 +152,35 @@ def add_point(metric: Metric, **fields: Any) -> Any:
     """Append a point to a metric."""
     points = getattr(metric, str(metric.WhichOneof("data"))).data_points
     return points.add(**{"time_unix_nano": NOW_NS, **fields})
+
+
+def complete(request: Any, path: Steps, *, name: str = "latency", unit: str = "ms") -> None:
+    """Add what an item needs to leave, beside what the path has made."""
+    root = request.DESCRIPTOR.fields[0]
+    resource = reach(request, (root,))
+    put(resource.resource, "device.id", "cam-1")
+    put(resource.resource, "edgeai.model.name", "damage-net")
+    scope = reach(resource, (resource.DESCRIPTOR.fields[1],))
+    if "log_records" in scope.DESCRIPTOR.fields_by_name:
+        reach(scope, (scope.DESCRIPTOR.fields_by_name["log_records"],)).time_unix_nano = 1
+        return
+    metric = reach(scope, (scope.DESCRIPTOR.fields_by_name["metrics"],))
+    names = [field.name for field in path]
+    if names[-1] != "name" or "scope" in names:
+        metric.name = name
+    if names[-1] != "unit":
+        metric.unit = unit
+    kind = metric.WhichOneof("data") or "gauge"
+    points = getattr(metric, kind).data_points
+    (points[0] if points else points.add()).time_unix_nano = 1
+
+
+def stays(path: Steps) -> bool:
+    """Say whether an item stays for what is planted: its metric is another, or a dimension."""
+    names = [field.full_name for field in path]
+    if names[-1].endswith((".Metric.name", ".Metric.unit")):
+        return True
+    return any(name.endswith("DataPoint.attributes") for name in names)
 
 
 # --- what leaves ----------------------------------------------------------------------------------

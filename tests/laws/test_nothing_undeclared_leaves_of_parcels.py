@@ -17,16 +17,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from gateway.contract.plan import Plan
-from tests.noise import DECLARED_KEYS, LEAVING, MATCH_KEY, PREFIX, any_request
+from tests.noise import DECLARED_KEYS, LEAVING, MATCH_KEY, any_request
 from tests.parcels import (
+    complete,
     items_of,
     leave,
     make_plan,
     put,
+    stays,
 )
 from tests.places import (
     Needles,
-    Steps,
     add_unknown,
     fields_of,
     fill,
@@ -50,35 +51,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 # --- canaries -------------------------------------------------------------------------------------
-
-
-def complete(request: Any, path: Steps) -> None:
-    """Add what an item needs to leave, beside what the path has made."""
-    root = request.DESCRIPTOR.fields[0]
-    resource = reach(request, (root,))
-    put(resource.resource, "device.id", "cam-1")
-    put(resource.resource, MATCH_KEY, "damage-net")
-    scope = reach(resource, (resource.DESCRIPTOR.fields[1],))
-    if "log_records" in scope.DESCRIPTOR.fields_by_name:
-        reach(scope, (scope.DESCRIPTOR.fields_by_name["log_records"],)).time_unix_nano = 1
-        return
-    metric = reach(scope, (scope.DESCRIPTOR.fields_by_name["metrics"],))
-    names = [field.name for field in path]
-    if names[-1] != "name" or "scope" in names:
-        metric.name = "latency"
-    if names[-1] != "unit":
-        metric.unit = "ms"
-    kind = metric.WhichOneof("data") or "gauge"
-    points = getattr(metric, kind).data_points
-    (points[0] if points else points.add()).time_unix_nano = 1
-
-
-def stays(path: Steps) -> bool:
-    """Say whether an item stays for what is planted: its metric is another, or a dimension."""
-    names = [field.full_name.removeprefix(PREFIX) for field in path]
-    if names[-1] in ("metrics.v1.Metric.name", "metrics.v1.Metric.unit"):
-        return True
-    return any(name.endswith("DataPoint.attributes") for name in names)
 
 
 @pytest.mark.parametrize("kind", SIGNALS)
