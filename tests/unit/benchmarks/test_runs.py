@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import decode, ingest, pipeline, signals
-from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.__main__ import BENCHMARKS, Length, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
 from benchmarks.sink import Connection
@@ -123,16 +123,17 @@ def test_command_line_runs_what_is_named(
 ) -> None:
     table = Table(title="Small", columns=("a",), rows=(("1",),))
     report = Report(tables=(table,), figures={"a": 1})
-    asked: list[bool] = []
+    asked: list[Length] = []
 
-    def benchmark(quick: bool) -> Report:
-        asked.append(quick)
+    def benchmark(length: Length) -> Report:
+        asked.append(length)
         return report
 
     monkeypatch.setitem(BENCHMARKS, "decode", benchmark)
     path = tmp_path / "figures.json"
     main(["decode", "--quick", "--json", str(path)])
-    assert asked == [True]
+    main(["decode"])
+    assert asked == [Length.QUICK, Length.WHOLE]
     assert "Small" in capsys.readouterr().out
     assert json.loads(path.read_text())["decode"] == {"a": 1}
 
