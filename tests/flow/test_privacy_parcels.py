@@ -56,7 +56,9 @@ def by_descriptor(signal: SignalType, needles: Needles) -> Iterator[Planted]:
             continue
         request = signal.request()
         is_bytes = path[-1].type == path[-1].TYPE_BYTES
-        put_at(request, path, needles.raw if is_bytes else needles.text.encode())
+        # An exemplar's span id of another size than 8 bytes would be refused at the door.
+        raw = needles.raw[:8] if path[-1].name == "span_id" else needles.raw
+        put_at(request, path, raw if is_bytes else needles.text.encode())
         complete(request, path, name=NAME, unit=UNIT)
         yield request, 0 if stays(path) else 1
     request = signal.request()
@@ -72,7 +74,7 @@ def logs_by_hand(needles: Needles) -> Iterator[Planted]:
         {"event_name": f"{EVENT} {text}"},
         {"event_name": text},
         {"severity_text": f"INFO {text}"},
-        {"trace_id": needles.raw[:15], "span_id": needles.raw[:8]},
+        {"span_id": needles.raw[:8]},
     ):
         request = logs()
         add_record(request, **fields)

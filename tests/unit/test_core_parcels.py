@@ -92,7 +92,7 @@ def journal(bench: Bench, number: int, requests: Requests) -> Batch:
                 body=body,
                 signal=signal,
                 transport=(Transport.GRPC, Transport.HTTP)[place % 2],
-                identity=f"device-{place}",
+                identity="",
                 arrival_ns=NOW_NS + number * 1_000_000_000,
                 wire_bytes=len(body) + place,
             )

@@ -55,7 +55,7 @@ MIXED: Final = st.lists(
         st.sampled_from(list(Signal)),
         st.integers(0, 3),
         st.sampled_from(list(Transport)),
-        st.text("abä", max_size=3),
+        st.sampled_from(("", "cam-1")),  # the device that the bodies name
         st.integers(1, 2**63),
     ),
     max_size=8,
