@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 LINTED := gateway collectors dashboards tests benchmarks setup.py
 
-.PHONY: help build packages demo test lint bench fuzz clean
+.PHONY: help build packages clients demo test lint bench fuzz clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -18,10 +18,13 @@ build: ## create .venv and compile the kernels
 packages: ## install the Debian packages that tests use, if allowed
 	@tools/packages.sh prometheus prometheus-alertmanager
 
+clients: build ## install the npm packages that tests use, if npm can
+	@tools/clients.sh
+
 demo: build ## run the gateway, an emulated fleet and the whole story
 	$(PYTHON) -m gateway demo
 
-test: build packages ## run all tests
+test: build packages clients ## run all tests
 	$(PYTHON) -m pytest
 
 lint: build ## check style and types

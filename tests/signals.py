@@ -99,6 +99,8 @@ def _scalar(rng: random.Random, field: FieldDescriptor, marks: float, legal: boo
         size = ID_BYTES[field.name]
         if legal:
             return b"\x01" + rng.randbytes(size - 1)
+        if rng.random() < 0.03:
+            return bytes(size)
         return rng.randbytes(size if rng.random() < 0.9 else rng.randrange(size + 2))
     if field.type == FieldDescriptor.TYPE_STRING:
         return rng.choice(TEXTS) + (MARK if rng.random() < marks else "")
@@ -162,7 +164,7 @@ def sift(message: Any, device: str = "") -> int:
                 gone += count(child)
             else:
                 gone += 0 if kind.name in ITEMS else sift(child, device)
-                kept.append(kind._concrete_class.FromString(child.SerializeToString()))
+                kept.append(type(child).FromString(child.SerializeToString()))
         message.ClearField(field.name)
         getattr(message, field.name).extend(kept)
     return gone
@@ -181,8 +183,7 @@ def is_condemned(carrier: Any, device: str) -> bool:
         return False
     return any(
         pair.key == "device.id"
-        and pair.value.WhichOneof("value") == "string_value"
-        and pair.value.string_value != device
+        and (pair.value.WhichOneof("value") != "string_value" or pair.value.string_value != device)
         for pair in carrier.resource.attributes
     )
 

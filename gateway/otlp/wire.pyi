@@ -24,6 +24,7 @@ class Screened(NamedTuple):
     accepted: int
     rejected: int
     reason: str
+    mismatched: int = 0
 
 def screen(schema: Schema, body: bytes, *, limits: Limits, device: bytes = b"") -> Screened: ...
 def transcode(schema: Schema, text: bytes, *, limits: Limits) -> tuple[bytes, int]: ...

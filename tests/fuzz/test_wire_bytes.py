@@ -14,7 +14,7 @@ from tests.fuzz.test_kernel_bytes import edit
 from tests.laws.test_wire_agrees_with_protobuf import agree, agree_on_json
 from tests.signals import DEVICE, draw, plant
 
-RUNS = 1_000_000 if os.environ.get("WEIR_FUZZ") else 10_000
+RUNS = 1_000_000 if os.environ.get("WEIR_FUZZ") else 20_000
 # Drawing costs more than editing, so each request serves a few times.
 RUNS_PER_REQUEST = 10
 EDITS_MAX = 3

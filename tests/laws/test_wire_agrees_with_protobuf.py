@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.batch import Signal
 from gateway.errors import MalformedPayloadError
-from gateway.otlp.decode import DEFAULT_LIMITS
+from gateway.otlp.limits import DEFAULT_LIMITS
 from gateway.otlp.schemas import REQUESTS, schema_of
 from gateway.otlp.wire import Screened, screen, transcode
 from tests import otlp_json

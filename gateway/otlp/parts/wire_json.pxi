@@ -22,9 +22,8 @@ cdef bint is_over(Json* j, uint8_t bracket, bint first, bint* over) noexcept nog
         return True
     if c != c',':
         return spoil(j, SYNTAX, j.at)
+    # A bracket after the comma is no member; whoever reads the member says so.
     j.at += 1
-    if peek(j) == bracket:
-        return spoil(j, SYNTAX, j.at)
     return True
 
 
@@ -294,8 +293,8 @@ cdef _raise_json(Json* j):
 def transcode(Schema schema not None, bytes text not None, *, limits):
     """Turn an OTLP/JSON request into protobuf; returns the bytes and the count of unknown keys.
 
-    An unknown key counts once, with all that its value holds. An id of the wrong size is passed on,
-    so that `screen` or the scanner refuses its item and no other.
+    An unknown key counts once, with all that its value holds. An id of the wrong size or a text
+    over its limit is passed on, so that `screen` or the scanner refuses its item and no other.
     Raises: MalformedPayloadError with the path of the field, PayloadTooLargeError.
     """
     cdef Json j
@@ -306,7 +305,6 @@ def transcode(Schema schema not None, bytes text not None, *, limits):
     j.start = j.at = <const uint8_t*> PyBytes_AS_STRING(text)
     j.end = j.start + len(text)
     j.depth_max = limits.depth_max
-    j.text_max = limits.text_bytes_max
     j.items_max = limits.spans_max
     j.entries_max = limits.items_max
     try:

@@ -30,6 +30,7 @@ cdef enum Refusal:
     KEPT = 0
     BAD_TEXT
     BAD_TEXT_AROUND
+    LONG_TEXT
     FOREIGN_DEVICE
     FIRST_ID
 
@@ -37,6 +38,7 @@ _REFUSALS = {
     KEPT: "",
     BAD_TEXT: "a text field is not valid UTF-8",
     BAD_TEXT_AROUND: "text of the resource, scope or metric is not valid UTF-8",
+    LONG_TEXT: "a text or bytes value is above the limit",
     FOREIGN_DEVICE: "device.id is not the identity of the sender",
 }
 

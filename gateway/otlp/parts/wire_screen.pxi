@@ -23,6 +23,7 @@ cdef struct Screen:
     int64_t entries          # repeated values that are no items
     int64_t accepted
     int64_t rejected
+    int64_t mismatched       # rejected for the name of another device
     int refusal              # of the item or carrier that is being walked
     int first                # of the first item that was refused
     bint condemned           # a carrier has to go, with or without items in it
@@ -113,8 +114,9 @@ cdef bint walk(Screen* s, const MessageInfo* m, const uint8_t* data, uint64_t le
                 return False
             continue
         if f.length > s.text_max:
-            return halt(s, TEXT_TOO_LONG, f.data)
-        if info.kind == TEXT:
+            if s.refusal == KEPT:
+                s.refusal = LONG_TEXT
+        elif info.kind == TEXT:
             if s.refusal == KEPT and weir_utf8_end(f.data, f.length) != f.data + f.length:
                 s.refusal = BAD_TEXT
         elif info.id_size:
@@ -160,6 +162,8 @@ cdef inline bint walk_child(Screen* s, const MessageInfo* m, Field* f, int depth
             s.condemned = True
             if rejected == 0 and s.accepted + s.rejected > accepted:
                 s.first = BAD_TEXT_AROUND if s.refusal == BAD_TEXT else s.refusal
+            if s.refusal == FOREIGN_DEVICE:
+                s.mismatched += s.accepted - accepted
             s.rejected += s.accepted - accepted
             s.accepted = accepted
         s.refusal = outer
@@ -172,7 +176,10 @@ cdef inline bint walk_child(Screen* s, const MessageInfo* m, Field* f, int depth
 
 
 cdef bint names_another(Screen* s, const MessageInfo* m, Field* resource) noexcept nogil:
-    """Tell whether a resource, known to be well formed, holds the text of another `device.id`."""
+    """Tell whether a resource, known to be well formed, has a `device.id` that is not the sender's.
+
+    A value that is no text is not the sender's either.
+    """
     cdef Reader r = reader(resource.data, resource.length)
     cdef Reader pair
     cdef Reader value
@@ -195,9 +202,13 @@ cdef bint names_another(Screen* s, const MessageInfo* m, Field* resource) noexce
                 while next_field(&value, &h):
                     if h.tag == 0x0A:           # AnyValue.string_value
                         text = h
-        if key.length != 9 or text.data == NULL or memcmp(key.data, b"device.id", 9):
+        if key.length != 9 or memcmp(key.data, b"device.id", 9):
             continue
-        if text.length != s.device_length or memcmp(text.data, s.device, text.length):
+        if (
+            text.data == NULL
+            or text.length != s.device_length
+            or memcmp(text.data, s.device, text.length)
+        ):
             return True
     return False
 
@@ -217,7 +228,7 @@ cdef bint is_kept(Screen* s, const MessageInfo* m, Field* f) noexcept nogil:
         if info == NULL or (g.tag & 7) != info.wire:
             continue
         if info.kind == TEXT:
-            if weir_utf8_end(g.data, g.length) != g.data + g.length:
+            if g.length > s.text_max or weir_utf8_end(g.data, g.length) != g.data + g.length:
                 return False
         elif info.kind == MESSAGE:
             if not s.messages[info.child].item and not s.messages[info.child].carrier:
@@ -265,7 +276,8 @@ cdef uint8_t* splice(Screen* s, const MessageInfo* m, const uint8_t* data, uint6
     return out
 
 
-Screened = namedtuple("Screened", ("body", "accepted", "rejected", "reason"))
+Screened = namedtuple(
+    "Screened", ("body", "accepted", "rejected", "reason", "mismatched"), defaults=(0,))
 
 
 cdef _raise_fault(Screen* s, const uint8_t* start):
@@ -286,7 +298,8 @@ def screen(Schema schema not None, bytes body not None, *, limits, bytes device 
     """Check a request and refuse items of it one by one.
 
     Returns the body to keep (`body` itself unless something had to go), the counts of accepted and
-    rejected items, and why the first of these was rejected. A carrier (resource, scope or metric)
+    rejected items, why the first of these was rejected, and how many were for the `device.id` of
+    another sender. A carrier (resource, scope or metric)
     with bad text, or with the `device.id` of another sender, goes with all its items; one that has
     no items goes uncounted.
     Raises: MalformedPayloadError with the offset in the body, PayloadTooLargeError.
@@ -311,9 +324,10 @@ def screen(Schema schema not None, bytes body not None, *, limits, bytes device 
         fine = walk(&s, root, data, length, 0)
     if not fine:
         _raise_fault(&s, data)
-    accepted, rejected, reason = s.accepted, s.rejected, schema.refusals[s.first]
+    accepted, rejected, mismatched = s.accepted, s.rejected, s.mismatched
+    reason = schema.refusals[s.first]
     if not rejected and not s.condemned:
-        return Screened(body, accepted, 0, "")
+        return Screened(body, accepted, 0, "", 0)
     out = <uint8_t*> malloc(length)
     if out == NULL:
         raise MemoryError()
@@ -323,6 +337,7 @@ def screen(Schema schema not None, bytes body not None, *, limits, bytes device 
         s.entries = 0
         size = splice(&s, root, data, length, out) - out
     try:
-        return Screened(PyBytes_FromStringAndSize(<const char*> out, size), accepted, rejected, reason)
+        kept = PyBytes_FromStringAndSize(<const char*> out, size)
     finally:
         free(out)
+    return Screened(kept, accepted, rejected, reason, mismatched)

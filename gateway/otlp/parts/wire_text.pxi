@@ -68,7 +68,6 @@ cdef struct Json:
     Output out
     int level
     int depth_max
-    uint64_t text_max
     int64_t items_max
     int64_t entries_max
     int64_t items
@@ -344,8 +343,6 @@ cdef bint read_text(Json* j, const FieldInfo* f, bint explicit) noexcept nogil:
                 return spoil(j, HEX, start)
         elif not decode_base64(content, &size):
             return spoil(j, BASE64, start)
-    if size > j.text_max:
-        return spoil(j, TEXT_TOO_LONG, start)
     if size == 0 and not explicit:
         o.size = before
         return True

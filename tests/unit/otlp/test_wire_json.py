@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from gateway.batch import Signal
 from gateway.errors import PayloadTooLargeError
-from gateway.otlp.decode import DEFAULT_LIMITS
-from gateway.otlp.wire import LEVELS_MAX
+from gateway.otlp.limits import DEFAULT_LIMITS
+from gateway.otlp.schemas import schema_of
+from gateway.otlp.wire import LEVELS_MAX, screen
 from tests.process import ROOT
 from tests.unit.otlp.transcoding import IN_LOG, LOG, log_of, point_of, refusal, turn
 
@@ -62,6 +64,7 @@ def test_presence_is_kept() -> None:
         (b'"attributes":{}', ".attributes: an array is expected"),
         (b'"attributes":[{},null]', ".attributes[1]: null stands in an array"),
         (b'"attributes":[{},1]', ".attributes[1]: an object is expected"),
+        (b'"attributes":[{},]', ".attributes[1]: an object is expected"),
         (b'"eventName":1', ".eventName: a string is expected"),
         (b'"body":{"boolValue":1}', ".body.boolValue: true or false is expected"),
         (b'"body":{"boolValue":"true"}', ".body.boolValue: true or false is expected"),
@@ -121,8 +124,8 @@ def test_values_nest_as_deep_as_the_limit() -> None:
     assert "attribute values are nested too deeply" in refusal(nested(17))
 
 
-def test_items_and_values_and_texts_are_limited() -> None:
-    few = replace(DEFAULT_LIMITS, spans_max=2, items_max=4, text_bytes_max=3)
+def test_items_and_values_are_limited() -> None:
+    few = replace(DEFAULT_LIMITS, spans_max=2, items_max=4)
     records = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s]}]}]}'
     assert turn(records % b"{},{}", limits=few)[1] == 0
     with pytest.raises(PayloadTooLargeError, match=r"more items than the limit \(2\)"):
@@ -130,9 +133,13 @@ def test_items_and_values_and_texts_are_limited() -> None:
     assert turn(LOG % b'"attributes":[{},{}]', limits=few)[1] == 0
     with pytest.raises(PayloadTooLargeError, match=r"repeated values than the limit \(4\)"):
         turn(LOG % b'"attributes":[{},{},{}]', limits=few)
-    assert turn(LOG % b'"eventName":"abc"', limits=few)[1] == 0
-    with pytest.raises(PayloadTooLargeError, match="eventName: a text or bytes value is above"):
-        turn(LOG % b'"eventName":"abcd"', limits=few)
+
+
+def test_long_text_is_left_to_screening() -> None:
+    few = replace(DEFAULT_LIMITS, text_bytes_max=3)
+    body, _ = turn(LOG % b'"eventName":"abcd"', limits=few)
+    found = screen(schema_of(Signal.LOGS), body, limits=few)
+    assert found[1:4] == (0, 1, "a text or bytes value is above the limit")
 
 
 GROWTH = """
@@ -140,7 +147,7 @@ import resource, sys
 from dataclasses import replace
 from gateway.batch import Signal
 from gateway.errors import PayloadTooLargeError
-from gateway.otlp.decode import DEFAULT_LIMITS
+from gateway.otlp.limits import DEFAULT_LIMITS
 from gateway.otlp.schemas import schema_of
 from gateway.otlp.wire import screen, transcode
 schema = schema_of(Signal[sys.argv[1]])

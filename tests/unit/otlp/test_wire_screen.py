@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from gateway.batch import Signal
 from gateway.errors import MalformedPayloadError, PayloadTooLargeError
-from gateway.otlp.decode import DEFAULT_LIMITS, Limits
+from gateway.otlp.limits import DEFAULT_LIMITS, Limits
 from gateway.otlp.schemas import REQUESTS, schema_of
 from gateway.otlp.wire import Screened, screen
 
@@ -79,7 +79,7 @@ def test_unknown_fields_and_long_lengths_survive_a_rewrite() -> None:
     found = look(field(1, scope + unknown) + unknown)
     scope = field(2, unknown + good + unknown)
     assert found.body == field(1, scope + unknown) + unknown
-    assert found[1:] == (1, 1, "trace_id is neither empty nor 16 bytes")
+    assert found[1:4] == (1, 1, "trace_id is neither empty nor 16 bytes")
 
 
 @pytest.mark.parametrize("kind", ["gauge", "sum", "histogram", "exponential_histogram", "summary"])
@@ -93,7 +93,7 @@ def test_data_points_are_the_items_of_metrics(kind: str) -> None:
     body = request.SerializeToString()
     assert look(body, METRICS) == Screened(body, 5, 0, "")
     found = look(body.replace(b"k2", b"k" + BAD).replace(b"k4", b"k" + BAD), METRICS)
-    assert found[1:] == (3, 2, "a text field is not valid UTF-8")
+    assert found[1:4] == (3, 2, "a text field is not valid UTF-8")
     (left,) = ExportMetricsServiceRequest.FromString(found.body).resource_metrics
     points = getattr(left.scope_metrics[0].metrics[0], kind).data_points
     assert [p.time_unix_nano for p in points] == [0, 1, 3]
@@ -115,7 +115,7 @@ def test_exemplar_with_a_bad_id_refuses_its_point(name: str, value: bytes, reaso
     setattr(point.exemplars.add(), name, value)
     metric.gauge.data_points.add()
     found = look(request.SerializeToString(), METRICS)
-    assert found[1:] == ((1, 1, reason) if reason else (2, 0, ""))
+    assert found[1:4] == ((1, 1, reason) if reason else (2, 0, ""))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,25 @@ def test_exemplar_with_a_bad_id_refuses_its_point(name: str, value: bytes, reaso
 )
 def test_ids_of_a_log_record(ids: bytes, accepted: int) -> None:
     assert look(record(ids)).accepted == accepted
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (field(1, b"t" * 16) + field(2, b"s" * 8), ""),
+        (field(1, b"t" * 16) + field(2, b"s" * 8) + field(4, b"p" * 8), ""),
+        (field(2, b"s" * 8), "trace_id is not 16 bytes or all zero"),
+        (field(1, bytes(16)) + field(2, b"s" * 8), "trace_id is not 16 bytes or all zero"),
+        (field(1, b"t" * 16) + field(2, bytes(8)), "span_id is not 8 bytes or all zero"),
+        (field(1, b"t" * 16), "span_id is not 8 bytes or all zero"),
+        (
+            field(1, b"t" * 16) + field(2, b"s" * 8) + field(4, b"p"),
+            "parent_span_id is neither empty nor 8 bytes",
+        ),
+    ],
+)
+def test_ids_of_a_span(ids: bytes, reason: str) -> None:
+    assert look(record(ids), Signal.TRACES)[1:4] == (not reason, bool(reason), reason)
 
 
 def test_reason_is_that_of_the_first_item_refused() -> None:
@@ -159,7 +178,7 @@ def test_bad_text_around_items_takes_them_away() -> None:
         field(2, item + field(3, BAD) + item),  # schema_url of the scope
     ):
         found = look(good + field(1, around) + good)
-        assert found[1:] == (2, 2, "text of the resource, scope or metric is not valid UTF-8")
+        assert found[1:4] == (2, 2, "text of the resource, scope or metric is not valid UTF-8")
         assert len(ExportLogsServiceRequest.FromString(found.body).resource_logs) in (2, 3)
 
 
@@ -194,8 +213,8 @@ def test_bad_text_around_no_items_goes_uncounted() -> None:
         (AnyValue(string_value="edge-2"), 0),
         (AnyValue(string_value=""), 0),
         (AnyValue(string_value="edge-1 "), 0),
-        (AnyValue(int_value=7), 1),
-        (AnyValue(), 1),
+        (AnyValue(int_value=7), 0),
+        (AnyValue(), 0),
         (None, 1),
     ],
 )
@@ -213,6 +232,7 @@ def test_resource_of_another_device_goes(value: AnyValue | None, accepted: int) 
     assert (found.accepted, found.rejected) == (1 + accepted, 1 - accepted)
     reason = "device.id is not the identity of the sender"
     assert found.reason == ("" if accepted else reason)
+    assert found.mismatched == found.rejected
     assert look(body) == Screened(body, 2, 0, "")
 
 
@@ -287,8 +307,10 @@ def test_values_nest_as_deep_as_the_limit() -> None:
 def test_texts_are_limited() -> None:
     limits = replace(DEFAULT_LIMITS, text_bytes_max=6)
     for content in (field(3, b"1234567"), field(5, field(7, b"1234567")), field(9, b"x" * 7)):
-        with pytest.raises(PayloadTooLargeError, match="a text or bytes value is above the limit"):
-            look(record(content), limits=limits)
+        found = look(record(content) + record(field(3, b"1")), limits=limits)
+        assert (found.accepted, found.rejected) == (1, 1)
+        assert found.reason == "a text or bytes value is above the limit"
+        assert look(found.body, limits=limits).body is found.body
     assert look(record(field(3, b"123456")), limits=limits).accepted == 1
 
 

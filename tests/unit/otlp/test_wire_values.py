@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.batch import Signal
-from gateway.otlp.decode import DEFAULT_LIMITS
+from gateway.otlp.limits import DEFAULT_LIMITS
 from gateway.otlp.schemas import schema_of
 from gateway.otlp.wire import screen
 from tests.unit.otlp.transcoding import (
@@ -53,7 +53,7 @@ def test_id_of_the_wrong_size_is_left_to_screening() -> None:
     records = b'{"traceId":"aabb"},{"traceId":"%s"}' % (b"aa" * 16)
     body, _ = turn(b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s]}]}]}' % records)
     found = screen(schema_of(Signal.LOGS), body, limits=DEFAULT_LIMITS)
-    assert found[1:] == (1, 1, "trace_id is neither empty nor 16 bytes")
+    assert found[1:4] == (1, 1, "trace_id is neither empty nor 16 bytes")
 
 
 @pytest.mark.parametrize(

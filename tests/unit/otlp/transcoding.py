@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from gateway.batch import Signal
 from gateway.errors import MalformedPayloadError
-from gateway.otlp.decode import DEFAULT_LIMITS, Limits
+from gateway.otlp.limits import DEFAULT_LIMITS, Limits
 from gateway.otlp.schemas import schema_of
 from gateway.otlp.wire import transcode
 
