@@ -40,7 +40,7 @@ Observe = Callable[[Sequence[float], int], None]
 class GroupCommit:
     """The open group and the one that is being written.
 
-    `forsake` is given a payload whose client has gone and whose group was refused;
+    `forsake` is given the ticket of a payload whose client has gone and whose group was refused;
     `is_behind` says whether the core has not yet begun with the groups before.
     """
 
@@ -53,7 +53,7 @@ class GroupCommit:
         next_sequence: int,
         delay_s: float,
         observe: Observe,
-        forsake: Callable[[Payload], None],
+        forsake: Callable[[int], None],
         is_behind: Callable[[], bool],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -66,8 +66,8 @@ class GroupCommit:
         self._forsake = forsake
         self._is_behind = is_behind
         self._clock = clock
-        # Of each request its future and receipt, when it came, and the payload itself.
-        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, Payload]] = []
+        # Of each request its future and receipt, when it came, and the ticket of its payload.
+        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
@@ -88,7 +88,7 @@ class GroupCommit:
             raise OverloadedError("the group before is still being written")
         receipt = self._open.add(payload)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, receipt, self._clock(), payload))
+        self._waiting.append((future, receipt, self._clock(), payload.ticket))
         if len(self._waiting) == 1:
             self._opened.set()
         if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= GROUP_BYTES_MAX:
@@ -98,7 +98,7 @@ class GroupCommit:
         except asyncio.CancelledError:
             # Refused and cancelled in one turn of the loop: the caller hears of the second only.
             if not future.cancelled() and future.exception() is not None:
-                self._forsake(payload)
+                self._forsake(payload.ticket)
             raise
 
     def exchange(self, open_batch: OpenBatch, announce: Callable[[], None]) -> None:
@@ -155,9 +155,9 @@ class GroupCommit:
             await self._append(record_of(batch))
         except WeirError as error:
             announce()
-            for future, _, _, payload in waiting:
+            for future, _, _, ticket in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
-                    self._forsake(payload)
+                    self._forsake(ticket)
                 else:
                     future.set_exception(error)
             return
