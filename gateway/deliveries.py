@@ -156,4 +156,4 @@ def waiting(found: Iterable[api.Destination]) -> Iterator[Sample]:
     for each in found:
         labels = {"destination": each.destination}
         yield Sample(name="weir_outbox_oldest_seconds", labels=labels, value=each.oldest_s or 0.0)
-        yield Sample(name="weir_forward_held", labels=labels, value=each.held)
+        yield Sample(name="weir_forward_held", labels=labels, value=int(each.held))
