@@ -100,7 +100,7 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         age_max_s=config.store.age_max,
         contracts=[contract.model for contract in plan.contracts],
     )
-    outbox = Outbox([section.name for section in config.forward])
+    outbox = Outbox([section.name for section in config.forward], bytes_max=config.outbox.bytes_max)
     with checkpoint.transaction() as connection:
         store.prepare(connection)
         outbox.prepare(connection)
