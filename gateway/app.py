@@ -131,20 +131,21 @@ class Gateway:
                 health = tasks.create_task(self._watch_health())
                 leases = tasks.create_task(self._watch_leases())
                 reloads = tasks.create_task(self._reloads.run())
+                watchers = [health, leases, reloads]
                 senders = [tasks.create_task(each.run()) for each in self._forwarders]
                 senders.append(tasks.create_task(self._alerts.run()))
                 try:
                     async with AsyncExitStack() as listening:
                         addresses = await self._listen(listening)
                         incidents = self._intake.incidents
-                        audits = tasks.create_task(incidents.run(self._api.audit.note))
+                        watchers.append(tasks.create_task(incidents.run(self._api.audit.note)))
                         process.settle()
                         on_ready(addresses)
                         await stop.wait()
                         log.info("stopping")
                         self._admission.drain()
                 finally:
-                    for task in (health, leases, reloads, audits):
+                    for task in watchers:
                         task.cancel()
                     self._commit.close()
                     # Waited for, not awaited: if it failed, the rest of the stop must still happen.
