@@ -181,6 +181,7 @@ class Gateway:
             observe=self._observe_group,
             forsake=self._admission.forsake,
             is_behind=rooms.core.is_behind,
+            queued_rows=lambda: rooms.core.queued_rows,
         )
         self._intake = intake = Intake(
             submit=self._commit.submit,

@@ -266,6 +266,12 @@ class Batch:
         """Bytes of all bodies, which the intake's account holds until the batch is processed."""
         return len(self.arena) + sum(parcel.held_bytes for parcel in self.parcels)
 
+    @property
+    def rows(self) -> int:
+        """Rows of the tables that grow with what was sent, however small it was on the wire."""
+        owners = len(self.spans) + len(self.events) + len(self.links)
+        return owners + len(self.span_attributes) + len(self.event_attributes)
+
     def text(self, offset: int, length: int) -> bytes:
         """Copy one text out of the arena; for rows a person will read, never for all rows."""
         return self.arena[offset : offset + length].tobytes()

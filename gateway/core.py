@@ -125,6 +125,8 @@ class Core:
         self._full: list[Frame] = []
         self._fresh = False  # whether anything waits for a flush
         self._done = 0  # sequence of the newest processed batch
+        # Each is written by one thread: the one that hands over, and the core's.
+        self._rows_taken = self._rows_done = 0
         self._sealed = 0
         self._outbox_cursor = 0
         self._outbox_ledger: Json = None  # as of the outbox cursor
@@ -195,6 +197,7 @@ class Core:
     def hand_over(self, batch: Batch) -> None:
         """Queue an acknowledged batch. The intake bounds the queue in bytes."""
         self._ledger.received(batch_items(batch))
+        self._rows_taken += batch.rows
         self._queue.put(batch)
 
     def between_batches(self, work: Work) -> None:
@@ -208,6 +211,11 @@ class Core:
     def processed(self) -> int:
         """Sequence of the newest batch that went through; whoever sees it change asks again."""
         return self._done
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows of the batches that were handed over and are not processed."""
+        return self._rows_taken - self._rows_done
 
     def is_behind(self) -> bool:
         """Say whether a batch waits that was not begun."""
@@ -243,6 +251,7 @@ class Core:
             if self._abandoned.is_set():
                 return
             self._one(item)
+            self._rows_done += item.rows
             self._hooks.released(item.held_bytes)
             self._store_if_due()
         self.seal()

@@ -27,6 +27,10 @@ GROUP_BYTES_MAX: Final = 16 << 20
 # batch and a journal frame can hold, which would refuse the request or the whole group for good.
 OPEN_BYTES_MAX: Final = 128 << 20
 OPEN_REQUESTS_MAX: Final = 65_536
+# An attribute of two bytes on the wire is a row of 48 bytes in memory, so rows are bounded too: of
+# one group, and of all that the core has not processed yet, which is 200 MB at the most.
+GROUP_ROWS_MAX: Final = 1 << 20
+QUEUED_ROWS_MAX: Final = 4 << 20
 # While the core is behind, a group stays open this many delays longer: fewer and larger batches
 # cost the core less for each span, which is what it needs then.
 PATIENCE_DELAYS: Final = 4
@@ -41,7 +45,8 @@ class GroupCommit:
     """The open group and the one that is being written.
 
     `forsake` is given the ticket of a payload whose client has gone and whose group was refused;
-    `is_behind` says whether the core has not yet begun with the groups before.
+    `is_behind` says whether the core has not yet begun with the groups before; `queued_rows` counts
+    the rows of those that it has not processed.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class GroupCommit:
         observe: Observe,
         forsake: Callable[[int], None],
         is_behind: Callable[[], bool],
+        queued_rows: Callable[[], int],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._open = open_batch
@@ -65,6 +71,7 @@ class GroupCommit:
         self._observe = observe
         self._forsake = forsake
         self._is_behind = is_behind
+        self._queued_rows = queued_rows
         self._clock = clock
         # Of each request its future and receipt, when it came, and the ticket of its payload.
         self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
@@ -86,12 +93,18 @@ class GroupCommit:
             or len(self._waiting) >= OPEN_REQUESTS_MAX
         ):
             raise OverloadedError("the group before is still being written")
+        if self._open.rows + self._queued_rows() > QUEUED_ROWS_MAX:
+            raise OverloadedError("the core has not processed the attributes sent before")
         receipt = self._open.add(payload)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._waiting.append((future, receipt, self._clock(), payload.ticket))
         if len(self._waiting) == 1:
             self._opened.set()
-        if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= GROUP_BYTES_MAX:
+        if (
+            self._open.spans >= GROUP_SPANS_MAX
+            or self._open.bytes >= GROUP_BYTES_MAX
+            or self._open.rows >= GROUP_ROWS_MAX
+        ):
             self._full.set()
         try:
             return await future

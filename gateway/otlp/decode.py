@@ -52,6 +52,11 @@ class OpenBatch:
         """Size of the bodies taken so far, in bytes."""
         return self._scanner.bytes + self._parcel_bytes
 
+    @property
+    def rows(self) -> int:
+        """Count of rows in all tables taken so far."""
+        return self._scanner.rows
+
     def key_text(self, key: int) -> str:
         """Return the text of an interned key."""
         return self._scanner.key_text(key).decode()

@@ -54,6 +54,7 @@ class Bench:
     forsaken: list[int] = field(default_factory=list)
     behind: Iterator[bool] = field(default_factory=lambda: repeat(False))
     asked: int = 0
+    queued_rows: int = 0
     events: list[str] = field(default_factory=list)
     failures: list[WeirError] = field(default_factory=list)
     under_way: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,6 +99,7 @@ class Bench:
             observe=self.observe,
             forsake=self.forsaken.append,
             is_behind=self.is_behind,
+            queued_rows=lambda: self.queued_rows,
             **extra,
         )
         self.may_write.set()
@@ -384,3 +386,24 @@ async def test_another_batch_takes_over_although_the_journal_refuses() -> None:
         (taken,) = await bench.start(payload(body(2)))
         await taken
     assert "exchanged" in bench.events
+
+
+async def test_rows_that_wait_are_bounded_and_refused_with_a_delay() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.queued_rows = commit.QUEUED_ROWS_MAX
+        (taken,) = await bench.start(payload(body(1)))
+        await finished([taken])
+        bench.queued_rows += 1
+        with pytest.raises(OverloadedError, match="attributes") as caught:
+            await bench.submit(payload(body(2)))
+        assert caught.value.retry_after_s is not None
+    assert bench.bodies == [body(1)]
+
+
+async def test_group_with_many_rows_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "GROUP_ROWS_MAX", 1)
+    bench = Bench(delay_s=LATE_S)
+    async with bench.running():
+        await asyncio.wait_for(bench.submit(payload(body(1))), WAIT_S)
+    assert bench.bodies == [body(1)]
