@@ -83,9 +83,14 @@ def deep_value() -> bytes:
     return request_of(field(9, field(1, b"k") + field(2, value)))
 
 
+def empty_attributes(count: int) -> bytes:
+    """Attributes of two bytes on one span."""
+    return request_of(b"\x4a\x00" * count)
+
+
 def million_attributes() -> bytes:
-    """A million attributes of two bytes on one span."""
-    return request_of(b"\x4a\x00" * 1_000_000)
+    """More attributes than a request may hold, in two megabytes."""
+    return empty_attributes(1_000_000)
 
 
 def huge_varints() -> bytes:
@@ -114,6 +119,7 @@ INFLATING: Final[Bombs] = (
 )
 SCANNED: Final[Bombs] = (
     ("empty spans", "identity", empty_spans),
+    ("million attributes", "identity", million_attributes),
     ("deep value", "identity", deep_value),
     ("huge varints", "identity", huge_varints),
 )
