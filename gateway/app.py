@@ -169,6 +169,7 @@ class Gateway:
             observe=self._observe_group,
             forsake=self._admission.release,
             is_behind=rooms.core.is_behind,
+            journal_bytes_max=config.journal.bytes_max,
         )
         intake = Intake(
             submit=self._commit.submit,

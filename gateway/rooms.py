@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import zstandard
-
 from gateway import anomalies, pipeline
 from gateway.anomalies import AnomalyBook
 from gateway.anonymize import Anonymizer
@@ -22,14 +20,17 @@ from gateway.config import SiteConfig
 from gateway.contract.plan import Plan
 from gateway.core import Core, Hooks, Process, read_deliveries
 from gateway.decide import Decide
+from gateway.errors import StartError, WeirError
 from gateway.forward.outbox import Outbox
-from gateway.home import Home, open_home, site_key
-from gateway.journal.checkpoint import Checkpoint
+from gateway.home import FREE_BYTES_MIN, Home, open_home, site_key
+from gateway.journal.checkpoint import Checkpoint, Saved
+from gateway.journal.keys import load_keys
 from gateway.journal.log import Journal
 from gateway.ledger import Items, Ledger
 from gateway.measure import Measure, MeasureSettings
 from gateway.otlp.decode import OpenBatch
 from gateway.pipeline import Outcome, ParcelOutcome, Stages, parcel_items, span_items
+from gateway.recovery import Recovery, keep_aside
 from gateway.store.store import Store, limit_threads
 from gateway.tally import Tally
 
@@ -83,12 +84,7 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
     key = site_key(home)
     checkpoint = Checkpoint.open(home.database)
     saved = checkpoint.load()
-    journal = Journal.open(
-        home.journal,
-        bytes_max=config.journal.bytes_max,
-        fsync=config.journal.fsync,
-        after=max(saved.cursor, saved.outbox_cursor) if saved else 0,
-    )
+    journal = _open_journal(config, home, saved)
     store = Store.open(
         home.store,
         bytes_max=config.store.bytes_max,
@@ -127,12 +123,7 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         segment_rows=config.store.segment_rows,
         segment_age_s=config.store.segment_age,
     )
-    open_batch = OpenBatch(plan.slot_keys)
-    core.restore(saved)
-    started = time.monotonic()
-    count = core.replay(journal.replay(after=saved.cursor if saved else 0), open_batch)
-    log.info("journal replayed batches=%d seconds=%.2f", count, time.monotonic() - started)
-    return Rooms(
+    rooms = Rooms(
         config=config,
         plan=plan,
         home=home,
@@ -145,9 +136,42 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         stages=stages,
         core=core,
         book=book,
-        open_batch=open_batch,
+        open_batch=OpenBatch(plan.slot_keys),
         storage=storage,
     )
+    try:
+        _recover(rooms, saved)
+    except WeirError:
+        rooms.close()
+        raise
+    return rooms
+
+
+def _open_journal(config: SiteConfig, home: Home, saved: Saved | None) -> Journal:
+    section = config.journal
+    encryption = section.encryption
+    return Journal.open(
+        home.journal,
+        bytes_max=section.bytes_max,
+        fsync=section.fsync,
+        after=max(saved.cursor, saved.outbox_cursor) if saved else 0,
+        free_bytes_min=FREE_BYTES_MIN,
+        keys=load_keys(encryption.key_file, encryption.key_command, encryption.key_files),
+    )
+
+
+def _recover(rooms: Rooms, saved: Saved | None) -> None:
+    """Load the last seal and replay what came after it."""
+    rooms.core.restore(saved)
+    started = time.monotonic()
+    recovery = Recovery(rooms.home, rooms.checkpoint, rooms.open_batch)
+    records = rooms.journal.replay(after=saved.cursor if saved else 0)
+    try:
+        count = rooms.core.replay(recovery.batches(records))
+    except StartError:
+        recovery.end()
+        raise
+    log.info("journal replayed batches=%d seconds=%.2f", count, time.monotonic() - started)
 
 
 def _guarded(stages: Stages, ledger: Ledger, home: Home, guard: Guard) -> Process:
@@ -157,10 +181,7 @@ def _guarded(stages: Stages, ledger: Ledger, home: Home, guard: Guard) -> Proces
         # The text of the exception may quote the data; its type and place are enough.
         kind = type(error).__name__
         log.error("input quarantined sequence=%d error=%s at=%s", sequence, kind, innermost(error))
-        try:
-            home.set_aside(name, zstandard.ZstdCompressor().compress(body))
-        except OSError as failure:
-            log.error("quarantined input not kept name=%s error=%s", name, failure.strerror)
+        keep_aside(home, name, body)
         ledger.quarantined(items, kind)
 
     def spans(batch: Batch) -> Outcome | None:

@@ -33,6 +33,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "decide": 3,
     "anonymize": 3,
     "pipeline": 4,
+    "recovery": 4,
     "core": 4,
     "rooms": 4,
     "dives": 4,
@@ -42,11 +43,12 @@ LEVELS: Final[Mapping[str, int]] = {
     "terminal": 5,
     "__main__": 5,
 }
-# What joins the verbs, lowest first: the sentence, the thread that says it, the rooms it needs,
-# what the API reads of them, what builds and connects all, and what a person starts. Each may
-# import those before it.
+# What joins the verbs, lowest first: the sentence, reading it again, the thread that says it, the
+# rooms it needs, what the API reads of them, what builds and connects all, and what a person
+# starts. Each may import those before it.
 JOINERS: Final = (
-    *("pipeline", "core", "rooms", "dives", "sources", "app", "demo", "terminal", "__main__"),
+    *("pipeline", "recovery", "core", "rooms", "dives", "sources"),
+    *("app", "demo", "terminal", "__main__"),
 )
 # Level 1 holds nouns without behaviour; they may name one another as long as there is no circle.
 NOUN_LEVEL: Final = 1

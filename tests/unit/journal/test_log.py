@@ -221,7 +221,7 @@ def test_a_full_journal_whose_only_segment_is_released_heals(tmp_path: Path) -> 
         journal.append(record(2, noise(2500)))
     journal.release(1)
     journal.append(record(2, noise(2500)))
-    with pytest.raises(JournalUnavailableError):
+    with pytest.raises(PayloadTooLargeError, match=r"above journal\.bytes_max"):
         journal.append(record(3, noise(5000)))
     assert [one.sequence for one in journal.replay(0)] == [2]
     journal.close()
