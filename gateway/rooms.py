@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from gateway.config import SiteConfig
 from gateway.contract.plan import Plan
 from gateway.core import Core, Hooks, Process, read_deliveries
 from gateway.decide import Decide
-from gateway.errors import StartError, WeirError
+from gateway.errors import StartError
 from gateway.forward.outbox import Outbox
 from gateway.home import FREE_BYTES_MIN, Home, open_home, site_key
 from gateway.journal.checkpoint import Checkpoint, Saved
@@ -65,6 +66,16 @@ class Rooms:
         self.checkpoint.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What is opened first and closed last."""
+
+    home: Home
+    key: bytes
+    checkpoint: Checkpoint
+    journal: Journal
+
+
 class Guard(Protocol):
     """Run work; hand whatever it raises to `set_aside`, and give None then."""
 
@@ -82,9 +93,28 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
     limit_threads()
     home = open_home(config.data_dir)
     key = site_key(home)
-    checkpoint = Checkpoint.open(home.database)
-    saved = checkpoint.load()
-    journal = _open_journal(config, home, saved)
+    with ExitStack() as opened:
+        checkpoint = Checkpoint.open(home.database)
+        opened.callback(checkpoint.close)
+        saved = checkpoint.load()
+        journal = _open_journal(config, home, saved)
+        opened.callback(journal.close)
+        rooms = _join(config, plan, hooks, guard, _Base(home, key, checkpoint, journal))
+        opened.callback(rooms.storage.shutdown)
+        _recover(rooms, saved)
+        opened.pop_all()
+    return rooms
+
+
+def _join(
+    config: SiteConfig,
+    plan: Plan,
+    hooks: Hooks,
+    guard: Guard,
+    base: _Base,
+) -> Rooms:
+    """Make everything that stands on the base."""
+    home, checkpoint, journal = base.home, base.checkpoint, base.journal
     store = Store.open(
         home.store,
         bytes_max=config.store.bytes_max,
@@ -104,9 +134,9 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         log.error("stored segment is missing path=%s", path)
     ledger, tally = Ledger(deliveries, gone=kept), Tally()
     stages = Stages(
-        measure=Measure(plan, _measure_settings(config)),
+        measure=Measure(plan, measure_settings(config)),
         decide=Decide(plan),
-        anonymize=Anonymizer(plan, config.site.id, key),
+        anonymize=Anonymizer(plan, config.site.id, base.key),
     )
     storage = ThreadPoolExecutor(1, "storage")
     core = Core(
@@ -123,7 +153,7 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         segment_rows=config.store.segment_rows,
         segment_age_s=config.store.segment_age,
     )
-    rooms = Rooms(
+    return Rooms(
         config=config,
         plan=plan,
         home=home,
@@ -139,12 +169,6 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         open_batch=OpenBatch(plan.slot_keys),
         storage=storage,
     )
-    try:
-        _recover(rooms, saved)
-    except WeirError:
-        rooms.close()
-        raise
-    return rooms
 
 
 def _open_journal(config: SiteConfig, home: Home, saved: Saved | None) -> Journal:
@@ -212,7 +236,8 @@ def innermost(error: BaseException) -> str:
     return f"{place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}"
 
 
-def _measure_settings(config: SiteConfig) -> MeasureSettings:
+def measure_settings(config: SiteConfig) -> MeasureSettings:
+    """Take the knobs of the measurements from the site file."""
     section = config.measure
     return MeasureSettings(
         drift_tick_s=section.drift_tick,
