@@ -257,8 +257,11 @@ class Journal:
             self._cut(self._segments[-1])
 
     def _cut(self, segment: Segment) -> None:
-        """Give the space of a torn tail back; the next segment's header says where it ends."""
-        if segment.size <= segment.end:
+        """Give the space of a torn tail back; the next segment's header says where it ends.
+
+        Damage that the quarantine could not take stays where it is until the segment is released.
+        """
+        if segment.size <= segment.end or not segment.kept:
             return
         self.torn_bytes += segment.size - segment.end
         log.warning("journal tail cut path=%s bytes=%d", segment.path, segment.size - segment.end)

@@ -38,9 +38,12 @@ _CHECKSUM_BYTES: Final = 4
 
 
 class Segment:
-    """One file: `size` on the disk, `end` of the last good frame, `last` bounds its sequences."""
+    """One file: `size` on the disk, `end` of the last good frame, `last` bounds its sequences.
 
-    __slots__ = ("end", "header", "last", "number", "path", "size")
+    `kept` is False when damage behind `end` has no copy in the quarantine.
+    """
+
+    __slots__ = ("end", "header", "kept", "last", "number", "path", "size")
 
     def __init__(self, path: Path, number: int, header: SegmentHeader | None, size: int) -> None:
         self.path = path
@@ -49,6 +52,7 @@ class Segment:
         self.size = size
         self.end = size
         self.last = 0
+        self.kept = True
 
     @property
     def start(self) -> int:
@@ -164,9 +168,10 @@ def _inspect_tail(
                 except CorruptDataError:
                     unknown |= stretch.header is None
                     if not _is_torn(stretch):
-                        quarantine.keep(segment.number, handle, stretch)
+                        kept = quarantine.keep(segment.number, handle, stretch)
+                        segment.kept = segment.kept and kept
                 else:
-                    end, unknown = stretch.stop, False
+                    end, unknown, segment.kept = stretch.stop, False, True
         finally:
             files.close(handle)
     except OSError as error:

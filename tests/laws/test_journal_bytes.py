@@ -142,7 +142,7 @@ def test_a_flip_of_every_byte(tmp_path: Path, kind: str, seed: int) -> None:
         for position in range(0, len(whole), STRIDES[kind]):
             content = bytearray(whole)
             content[position] ^= 1 << rng.randrange(8)
-            slowest = max(slowest, damage(written, path, content, position, position + 1))
+            slowest = max(slowest, damage(written, path, bytes(content), position, position + 1))
     assert slowest < START_S_MAX
 
 
@@ -171,12 +171,12 @@ def test_damage_anywhere_in_a_large_journal(tmp_path: Path, seed: int) -> None:
         path, position = paths[index], at - ends[index]
         content = bytearray(path.read_bytes())
         if rng.random() < 0.2:
-            times.append(damage(written, path, content[:position], position, len(content)))
+            times.append(damage(written, path, bytes(content[:position]), position, len(content)))
             continue
         stop = min(len(content), position + rng.choice((1, 1, 1, 512, 4096)))
         for place in range(position, stop):
             content[place] ^= rng.randrange(1, 256)
-        times.append(damage(written, path, content, position, stop))
+        times.append(damage(written, path, bytes(content), position, stop))
     print(  # noqa: T201  the figures of a run, shown with -rP
         f"{len(times)} damages in {ends[-1] >> 20} MiB: start median "
         f"{sorted(times)[len(times) // 2]:.3f} s, slowest {max(times):.3f} s"
