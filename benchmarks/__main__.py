@@ -1,4 +1,4 @@
-"""`python -m benchmarks [decode|pipeline|ingest ...] [--quick] [--json FILE]`.
+"""`python -m benchmarks [decode|pipeline|ingest|durable ...] [--quick] [--json FILE]`.
 
 Law: the machine and how busy it is are printed before and after, because a figure from a busy
 machine says nothing about the code.
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import decode, ingest, pipeline
+from benchmarks import decode, durable, ingest, pipeline
 from benchmarks.report import Report, machine, plain, render
 
-# Seconds for each measured figure: of CPU for the first two, of the clock for ingest.
-FULL_S: Final = {"decode": 2.0, "pipeline": 4.0, "ingest": 8.0}
-QUICK_S: Final = {"decode": 0.2, "pipeline": 0.1, "ingest": 1.0}
+# Seconds for each measured figure: of CPU for the first two, of the clock for the others.
+FULL_S: Final = {"decode": 2.0, "pipeline": 4.0, "ingest": 8.0, "durable": 8.0}
+QUICK_S: Final = {"decode": 0.2, "pipeline": 0.1, "ingest": 1.0, "durable": 1.0}
 QUICK_SEGMENT_SPANS: Final = 20_480
 QUICK_WARM_S: Final = 0.5
 
@@ -37,10 +37,17 @@ def _run_ingest(quick: bool) -> Report:
     return ingest.run(run_s=FULL_S["ingest"])
 
 
+def _run_durable(quick: bool) -> Report:
+    if quick:
+        return durable.run(run_s=QUICK_S["durable"], warm_s=QUICK_WARM_S)
+    return durable.run(run_s=FULL_S["durable"])
+
+
 BENCHMARKS: Final[dict[str, Callable[[bool], Report]]] = {
     "decode": _run_decode,
     "pipeline": _run_pipeline,
     "ingest": _run_ingest,
+    "durable": _run_durable,
 }
 
 
