@@ -10,21 +10,24 @@ EXHAUSTIVE := $(addprefix tests/,laws/test_power_cut.py laws/test_storage_faults
 	laws/test_journal_bytes.py laws/test_journal_crash.py laws/test_journal_damage.py flow/test_kill.py)
 LINTED := gateway collectors dashboards tests benchmarks setup.py
 
-.PHONY: help build packages demo test lint bench fuzz clean
+.PHONY: help build packages clients demo test lint bench fuzz clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-build: ## create .venv and compile the kernel
+build: ## create .venv and compile the kernels
 	@tools/setup.sh
 
 packages: ## install the Debian packages that tests use, if allowed
 	@tools/packages.sh prometheus prometheus-alertmanager
 
+clients: build ## install the npm packages that tests use, if npm can
+	@tools/clients.sh
+
 demo: build ## run the gateway, an emulated fleet and the whole story
 	$(PYTHON) -m gateway demo
 
-test: build packages ## run all tests
+test: build packages clients ## run all tests
 	$(PYTHON) -m pytest
 
 lint: build ## check style and types
@@ -40,5 +43,5 @@ fuzz: build ## run the long fuzz tests; WEIR_SEED=n repeats a run
 
 clean: ## remove everything the other targets made
 	rm -rf .venv .venv.lock build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find gateway -name '*.so' -delete -o -name kernel.c -delete
+	find gateway \( -name '*.so' -o -name kernel.c -o -name wire.c \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -80,11 +80,12 @@ class Running:
     api: str
 
 
-def _command(module: str, *arguments: str) -> list[str]:
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Say how a module is run as a program of this interpreter."""
     return [sys.executable, "-m", module, *arguments]
 
 
-def _line(stream: IO[str], what: str) -> str:
+def read_line(stream: IO[str], what: str) -> str:
     """Read one line, or fail when the process ended instead."""
     line = stream.readline()
     if not line:
@@ -93,7 +94,7 @@ def _line(stream: IO[str], what: str) -> str:
 
 
 @contextmanager
-def _child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]:
+def child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a process; end it with its standard input, then by signal."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -113,11 +114,18 @@ def _child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def gateway(folder: Path, keep_rate: float = KEEP_RATE) -> Iterator[Running]:
-    """Run a gateway with the example contracts and a destination that takes everything."""
-    with _child(_command("benchmarks.sink"), folder / "sink.log") as sink:
+def gateway(
+    folder: Path,
+    keep_rate: float = KEEP_RATE,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Running]:
+    """Run a gateway with the example contracts and a destination that takes everything.
+
+    Named sections replace those of the site file.
+    """
+    with child(module_command("benchmarks.sink"), folder / "sink.log") as sink:
         assert sink.stdout is not None
-        port = int(_line(sink.stdout, "destination"))
+        port = int(read_line(sink.stdout, "destination"))
         site = {
             "contracts": [str(path) for path in example_contracts(folder, keep_rate)],
             "sampling": {"rate": keep_rate},
@@ -128,16 +136,17 @@ def gateway(folder: Path, keep_rate: float = KEEP_RATE) -> Iterator[Running]:
             "journal": {"fsync": True},
             "forward": [{"name": "cloud", "otlp": {"endpoint": f"http://127.0.0.1:{port}"}}],
             "api": {"listen": "127.0.0.1:0"},
+            **(sections or {}),
         }
         path = folder / "site.yaml"
         path.write_text(yaml.safe_dump(site), encoding="utf-8")
-        command = _command(
+        command = module_command(
             "gateway", "run", "--config", str(path), "--data-dir", str(folder / "data")
         )
-        with _child(command, folder / "gateway.log") as process:
+        with child(command, folder / "gateway.log") as process:
             assert process.stdout is not None
             try:
-                ready = json.loads(_line(process.stdout, "gateway"))
+                ready = json.loads(read_line(process.stdout, "gateway"))
             except RuntimeError as error:
                 log = (folder / "gateway.log").read_text(encoding="utf-8", errors="replace")
                 raise RuntimeError(f"{error}\n{log}") from error
@@ -184,7 +193,8 @@ class _Watch:
         self._thread.join()
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
+    """Read the CPU seconds that a process has used."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -210,18 +220,18 @@ def one_run(
             run_s=run_s,
             requests_per_s=requests_per_s,
         )
-        command = _command("benchmarks.load", json.dumps(asdict(order)))
+        command = module_command("benchmarks.load", json.dumps(asdict(order)))
         log = Path(name) / "load.log"
-        with _Watch(running.process) as watch, _child(command, log) as load:
+        with _Watch(running.process) as watch, child(command, log) as load:
             assert load.stdout is not None
             try:
-                _line(load.stdout, "load generator")
-                cpu_s, machine_s = _cpu_s(running.process), _busy_s()
-                with _deadline(load, run_s + STOP_S):
-                    line = _line(load.stdout, "load generator")
+                read_line(load.stdout, "load generator")
+                cpu_s, machine_s = cpu_seconds(running.process), _busy_s()
+                with deadline(load, run_s + STOP_S):
+                    line = read_line(load.stdout, "load generator")
             except RuntimeError as error:
                 raise RuntimeError(f"{error}\n{log.read_text(encoding='utf-8')}") from error
-            cpu_s, machine_s = _cpu_s(running.process) - cpu_s, _busy_s() - machine_s
+            cpu_s, machine_s = cpu_seconds(running.process) - cpu_s, _busy_s() - machine_s
         result = Result(**json.loads(line))
         if not result.accepted:
             said = log.read_text(encoding="utf-8")
@@ -243,7 +253,7 @@ def one_run(
 
 
 @contextmanager
-def _deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+def deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
     """End a process that says nothing for too long."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Create .venv, install the project with its tools and compile the kernel; do nothing when that has
+# Create .venv, install the project with its tools and compile the kernels; do nothing when that has
 # been done from the present sources. A lock lets two make targets start at the same moment.
 set -eu
 cd "$(dirname "$0")/.."
@@ -60,8 +60,11 @@ exec 9>"$lock"
 "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
 
 wanted=$(fingerprint)
-kernels=$(find gateway -name '*.so' | head -n 1)
-if [ -n "$kernels" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+# Every kernel has to be there: each .pyx beside its compiled module.
+missing=$(find gateway -name '*.pyx' | while read -r source; do
+    compgen -G "${source%.pyx}.*.so" >/dev/null || echo "$source"
+done)
+if [ -z "$missing" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
 
@@ -72,9 +75,9 @@ if ! recent .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2
     rm -rf .venv
     "$python" -m venv .venv
 fi
-say "installing the project and compiling its kernel (a minute or two the first time)"
+say "installing the project and compiling its kernels (a minute or two the first time)"
 # The build compares times of files, which say little after a checkout; so it starts from nothing.
-find gateway \( -name '*.so' -o -name kernel.c \) -delete
+find gateway \( -name '*.so' -o -name kernel.c -o -name wire.c \) -delete
 .venv/bin/python -m pip install --quiet --editable '.[dev]'
 printf '%s\n' "$wanted" >"$stamp"
 say "ready"

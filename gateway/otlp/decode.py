@@ -6,37 +6,13 @@ metrics and logs are screened and kept as they are, less the items that were ref
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from gateway.batch import Batch, Int32, Parcel, Payload, Receipt, Signal
 from gateway.otlp.kernel import REJECTIONS, Scanner, pivot
+from gateway.otlp.limits import DEFAULT_LIMITS, Limits
 from gateway.otlp.screen import screen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one request and one batch may hold.
-
-    Units: counts per request, bytes, levels of AnyValue. Each has its reason.
-    """
-
-    # Two bytes on the wire become a row of 136 bytes, so the count is bounded before the table is.
-    spans_max: int = 65_536
-    # Attributes, events, links, resources and scopes of a request together; 40 to 64 bytes each.
-    items_max: int = 1_048_576
-    # upb and the pure Python decoder stop near 50 levels; real traces use two.
-    depth_max: int = 16
-    text_bytes_max: int = 1 << 20
-    # Distinct attribute keys a site may show in its life; later ones are kept, but not by number.
-    keys_max: int = 8_192
-    # A batch is handed on long before this; it only bounds what one group may hold.
-    arena_bytes_max: int = 256 << 20
-
-
-DEFAULT_LIMITS: Final = Limits()
 
 
 class OpenBatch:

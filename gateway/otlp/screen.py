@@ -1,4 +1,4 @@
-"""Check the signals without columns, metrics and logs, before they are taken.
+"""Check the signals without columns, metrics and logs, and turn OTLP/JSON of any into protobuf.
 
 Law: a request is taken whole, less the items that were refused one by one; what is taken is what
 the journal writes and what every later step reads.
@@ -6,14 +6,10 @@ the journal writes and what every later step reads.
 
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
-
 from gateway.batch import Parcel, Payload, Receipt, Signal
-from gateway.errors import MalformedPayloadError, UnsupportedMediaError
+from gateway.otlp import wire
+from gateway.otlp.limits import DEFAULT_LIMITS, PARCEL_LIMITS
+from gateway.otlp.schemas import schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +25,12 @@ def screen(payload: Payload) -> Screened:
 
     Raises: MalformedPayloadError, PayloadTooLargeError.
     """
-    items = 0
-    try:
-        if payload.signal is Signal.LOGS:
-            for logs in ExportLogsServiceRequest.FromString(payload.body).resource_logs:
-                items += sum(len(scope.log_records) for scope in logs.scope_logs)
-        else:
-            for metrics in ExportMetricsServiceRequest.FromString(payload.body).resource_metrics:
-                for metric in (each for scope in metrics.scope_metrics for each in scope.metrics):
-                    kind = metric.WhichOneof("data")
-                    items += len(getattr(metric, kind).data_points) if kind else 0
-    except DecodeError as error:
-        raise MalformedPayloadError("undecodable") from error
+    found = wire.screen(
+        schema_of(payload.signal),
+        payload.body,
+        limits=PARCEL_LIMITS,
+        device=payload.identity.encode(),
+    )
     parcel = Parcel(
         signal=payload.signal,
         transport=payload.transport,
@@ -48,10 +38,16 @@ def screen(payload: Payload) -> Screened:
         arrival_ns=payload.arrival_ns,
         wire_bytes=payload.wire_bytes,
         held_bytes=len(payload.body),
-        items=items,
-        body=payload.body,
+        items=found.accepted,
+        body=found.body,
     )
-    return Screened(parcel=parcel, receipt=Receipt(accepted=items, rejected=0, reason=""))
+    receipt = Receipt(
+        accepted=found.accepted,
+        rejected=found.rejected,
+        reason=found.reason,
+        mismatched=found.mismatched,
+    )
+    return Screened(parcel=parcel, receipt=receipt)
 
 
 def to_protobuf(signal: Signal, text: bytes) -> tuple[bytes, int]:
@@ -59,4 +55,5 @@ def to_protobuf(signal: Signal, text: bytes) -> tuple[bytes, int]:
 
     Raises: MalformedPayloadError, PayloadTooLargeError.
     """
-    raise UnsupportedMediaError("OTLP/JSON is not served here; send application/x-protobuf")
+    limits = DEFAULT_LIMITS if signal is Signal.TRACES else PARCEL_LIMITS
+    return wire.transcode(schema_of(signal), text, limits=limits)

@@ -381,11 +381,12 @@ def _served_type(request: web.BaseRequest) -> str:
 
 
 def _encoding(request: web.BaseRequest) -> Encoding:
-    text = request.headers.get(_CONTENT_ENCODING)
-    if text is None:
+    lines = request.headers.getall(_CONTENT_ENCODING, ())
+    if not lines:
         return Encoding.IDENTITY
     try:
-        return Encoding(text.strip().lower() or Encoding.IDENTITY)
+        # Several lines are one list, and no list is served.
+        return Encoding(", ".join(lines).strip().lower() or Encoding.IDENTITY)
     except ValueError as error:
         raise _EncodingError(
             f"the content encoding is not served here; use one of {ACCEPTED_ENCODINGS}"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, durable, ingest, pipeline
-from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks import decode, durable, ingest, pipeline, signals
+from benchmarks.__main__ import BENCHMARKS, Length, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
 from benchmarks.sink import Connection
@@ -21,6 +21,13 @@ def test_decode_runs() -> None:
     assert set(report.figures) == {"1", f"{SPANS}"}
     assert report.figures["8"]["ratio"] > 0
     assert len(report.tables[0].rows) == 2
+
+
+def test_signals_run() -> None:
+    report = signals.run(budget_s=0.01, items=SPANS)
+    assert set(report.figures) == {"metrics", "logs"}
+    assert all(figure.median > 0 for row in report.figures.values() for figure in row.values())
+    assert [len(table.rows) for table in report.tables] == [2, 2]
 
 
 def test_pipeline_runs_and_keeps_what_the_rate_says() -> None:
@@ -127,16 +134,17 @@ def test_command_line_runs_what_is_named(
 ) -> None:
     table = Table(title="Small", columns=("a",), rows=(("1",),))
     report = Report(tables=(table,), figures={"a": 1})
-    asked: list[bool] = []
+    asked: list[Length] = []
 
-    def benchmark(quick: bool) -> Report:
-        asked.append(quick)
+    def benchmark(length: Length) -> Report:
+        asked.append(length)
         return report
 
     monkeypatch.setitem(BENCHMARKS, "decode", benchmark)
     path = tmp_path / "figures.json"
     main(["decode", "--quick", "--json", str(path)])
-    assert asked == [True]
+    main(["decode"])
+    assert asked == [Length.QUICK, Length.WHOLE]
     assert "Small" in capsys.readouterr().out
     assert json.loads(path.read_text())["decode"] == {"a": 1}
 

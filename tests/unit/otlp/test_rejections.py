@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.batch import Receipt
-from gateway.otlp.decode import Limits, OpenBatch
+from gateway.otlp.decode import OpenBatch
 from gateway.otlp.kernel import REJECTIONS
+from gateway.otlp.limits import Limits
 from tests.oracle import TWIN, payload, plain_batch, plain_twin
 
 TEXT_BYTES_MAX = 1_000

@@ -11,11 +11,14 @@ import pytest
 from aiohttp import web
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from gateway.batch import Receipt, Transport
+from gateway.batch import Receipt, Signal, Transport
 from gateway.config import HttpSection
 from gateway.errors import (
     ConflictError,
@@ -27,7 +30,7 @@ from gateway.errors import (
     RequestError,
     StartError,
 )
-from gateway.receive import http_wire
+from gateway.receive import http_server, http_wire
 from gateway.receive.admission import Reason
 from gateway.receive.http_server import identity_of
 from tests.unit.receive.http_client import encoded, raw, send
@@ -247,15 +250,47 @@ async def test_the_content_type_is_read_as_http_wants(text: str) -> None:
         assert (await send(site.url, request_bytes(), {"Content-Type": text}))[0] == 200
 
 
-async def test_json_is_refused_in_json() -> None:
+JSON = {"Content-Type": "Application/JSON; charset=utf-8"}
+BIG_JSON = b'{"resourceSpans":[],"%s":[%s]}' % (b"x" * 10, b"0," * http_server.INLINE_BYTES + b"0")
+
+
+@pytest.mark.parametrize(("text", "ignored"), [(b'{"resourceSpans":[]}', 0), (BIG_JSON, 1)])
+async def test_json_becomes_protobuf_and_is_answered_in_json(text: bytes, ignored: int) -> None:
     async with serving() as site:
-        status, headers, body = await send(
-            site.url, b'{"resourceSpans":[]}', {"Content-Type": "application/json; charset=utf-8"}
-        )
-        assert (status, headers["Content-Type"]) == (415, "application/json")
+        status, headers, body = await send(site.url, text, JSON)
+        assert (status, headers["Content-Type"], body) == (200, "application/json", b"{}")
+        # An empty request needs no commit.
+        assert site.commit.payloads == []
+        assert site.admission.held_bytes == 0
+        assert site.admission.counters.ignored_fields[Signal.TRACES] == ignored
+
+
+async def test_bytes_of_a_json_body_are_those_of_its_protobuf() -> None:
+    span = b'{"traceId":"%s","spanId":"%s","name":"inference"}' % (b"ab" * 16, b"cd" * 8)
+    text = b'{"resourceSpans":[{"scopeSpans":[{"spans":[%s]}]}]}' % span
+    async with serving() as site:
+        status, _, _ = await send(site.url, text, JSON)
+        assert status == 200
+        (payload,) = site.commit.payloads
+        made = ExportTraceServiceRequest.FromString(payload.body)
+        assert made.resource_spans[0].scope_spans[0].spans[0].span_id == bytes([0xCD] * 8)
+        assert site.admission.held_bytes == len(payload.body) < len(text) == payload.wire_bytes
+
+
+async def test_refusals_of_json_are_json() -> None:
+    async with serving() as site:
+        status, headers, body = await send(site.url, b'{"resourceSpans":{}}', JSON)
+        assert (status, headers["Content-Type"]) == (400, "application/json")
         told = json.loads(body)
-        assert told["code"] == 12
-        assert "application/x-protobuf" in told["message"]
+        assert told["code"] == 3
+        assert "resourceSpans" in told["message"]
+        assert site.admission.held_bytes == 0
+        site.commit.receipt = Receipt(accepted=1, rejected=2, reason="trace_id is all zero")
+        text = b'{"resourceSpans":[{"schemaUrl":"x"}]}'
+        status, headers, body = await send(site.url, text, JSON)
+        told = json.loads(body)["partialSuccess"]
+        assert told == {"rejectedSpans": "2", "errorMessage": "trace_id is all zero"}
+        assert headers["Content-Type"] == "application/json"
 
 
 async def test_a_missing_content_type_is_refused() -> None:
