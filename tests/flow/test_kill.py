@@ -19,6 +19,7 @@ from tests.flow.load import Load
 from tests.flow.replayed import archived, check_replayed
 from tests.flow.site import (
     DAMAGE_NET,
+    SETTLED_S,
     account,
     randomness_of,
     scrape,
@@ -28,7 +29,9 @@ from tests.flow.site import (
     threshold_of,
     watched,
 )
-from tests.servers import gateway, start_gateway
+from tests.ledger_check import check_identity
+from tests.otlp import TRACES
+from tests.servers import Gateway, gateway, start_gateway, wait_until
 from tests.sink import Sink, otlp_sink
 
 pytestmark = pytest.mark.flow
@@ -68,9 +71,24 @@ def check_sink(rows: Sequence[dict[str, Any]], sink: Sink) -> None:
     assert arrived.keys() == kept.keys()
 
 
+def check_others(target: Gateway, load: Load) -> None:
+    """Check that metrics and logs are counted once, and all of them left."""
+
+    def done() -> bool:
+        return not any(each.pending for each in check_identity(target.metrics()).values())
+
+    wait_until(done, timeout_s=SETTLED_S, what="all signals settled")
+    for (_, signal), terms in check_identity(target.metrics()).items():
+        if signal == TRACES.name:
+            continue
+        least = load.acknowledged_items[signal]
+        assert 0 < least <= terms.received <= least + load.unknown_items[signal], signal
+        assert terms.forwarded == terms.received
+
+
 def test_nothing_acknowledged_is_lost_or_counted_twice(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
-    load = Load(seed)
+    load = Load(seed, others=True)
     with otlp_sink() as sink:
         config = site_file(tmp_path, sink.http_url, contracts=(contract(tmp_path),))
         overrides = ("store.segment_age=500ms",)
@@ -92,6 +110,7 @@ def test_nothing_acknowledged_is_lost_or_counted_twice(tmp_path: Path, seed: int
         with gateway(tmp_path, config=config, overrides=overrides) as last, watched(last):
             settled(last, len(load.acknowledged))
             terms = account(last)
+            check_others(last, load)
             inferences = scrape(last).total("weir_inference_total", model="damage-net")
         table = stored(last.data_dir)
         load.check_stored(table.column("span_id").to_pylist())
