@@ -32,6 +32,7 @@ from tests.process import wait_until
 
 GROUPS: Final = 7  # of a session
 SESSIONS: Final = 2
+LATE: Final = 4  # groups of a session that are acknowledged and then the process ends
 WAIT_S: Final = 30.0
 TRIES_MAX: Final = 100
 STARTS_MAX: Final = 60
@@ -62,11 +63,12 @@ class Session:
     def __init__(self, rooms: Rooms, acknowledged: Mark) -> None:
         self.rooms = rooms
         self._acknowledged = acknowledged
+        self._hand_over: Callable[[Batch], None] = rooms.core.hand_over
         self._journal = ThreadPoolExecutor(1, "journal")
         self.commit = GroupCommit(
             open_batch=rooms.open_batch,
             append=self._append,
-            hand_over=self._hand_over,
+            hand_over=lambda batch: self._hand_over(batch),
             next_sequence=rooms.journal.next_sequence,
             delay_s=0.001,
             observe=lambda _, __: None,
@@ -81,8 +83,15 @@ class Session:
 
         await asyncio.get_running_loop().run_in_executor(self._journal, work)
 
-    def _hand_over(self, batch: Batch) -> None:
-        self.rooms.core.hand_over(batch)
+    async def append_late(self, numbers: range, now_ns: int) -> None:
+        """Make groups durable that the core never sees, as if the process ended right after."""
+        self._hand_over = lambda _: None
+        writer = asyncio.create_task(self.commit.run())
+        for number in numbers:
+            assert await self.send(number, now_ns)
+        self.commit.close()
+        await writer
+        self._journal.shutdown()
 
     async def send(self, number: int, now_ns: int) -> bool:
         """Submit one group; tells whether it was acknowledged, as a whole or not at all."""
@@ -153,14 +162,21 @@ async def run_groups(session: Session, numbers: range, now_ns: int) -> list[int]
 
 
 def record(root: Path, now_ns: int) -> None:
-    """Run all sessions; the last one ends without being closed."""
+    """Run all sessions; each but the last leaves groups to the replay of the next."""
+
+    def acknowledged(text: str) -> None:
+        mark(root, text)
+
     for index in range(SESSIONS):
         rooms = open_site(root)
-        session = Session(rooms, lambda text: mark(root, text))
+        first, end = index * GROUPS + 1, (index + 1) * GROUPS + 1
+        late = end - LATE if index < SESSIONS - 1 else end
+        session = Session(rooms, acknowledged)
         with session.core():
-            first = index * GROUPS + 1
-            asyncio.run(run_groups(session, range(first, first + GROUPS), now_ns))
-        if index < SESSIONS - 1:
+            asyncio.run(run_groups(session, range(first, late), now_ns))
+        if late < end:
+            last = Session(rooms, acknowledged)
+            asyncio.run(last.append_late(range(late, end), now_ns))
             rooms.close()
     os._exit(0)
 

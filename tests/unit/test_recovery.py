@@ -1,6 +1,7 @@
 """A start never trips twice over the same thing: records, entries, disks and keys that are ill."""
 
 import logging
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from gateway import core, rooms
 from gateway.batch import Signal, Transport
 from gateway.config import SiteConfig
 from gateway.config.sections import EncryptionSection, JournalSection
-from gateway.errors import JournalUnavailableError, RetryableError, StartError
+from gateway.errors import JournalUnavailableError, RetryableError, StartError, WeirError
 from gateway.journal.cipher import key_id
 from gateway.journal.log import Entry, GroupRecord
 from gateway.otlp.count import count_items
@@ -287,3 +288,102 @@ def test_items_of_any_signal_are_counted_up_to_the_damage() -> None:
     for size in range(len(whole)):
         assert 0 <= count_items(Signal.TRACES, whole[:size]) <= 4
     assert count_items(Signal.TRACES, b"\xff" * 40) == 0
+
+
+def test_a_cursor_ahead_of_the_journal_goes_on_above_it(tmp_path: Path) -> None:
+    with opened(make_config(tmp_path / "data")) as bench:
+        bench.feed(1, 2)
+        with bench.running():
+            pass
+        before = bench.balance
+    shutil.rmtree(bench.rooms.home.journal)
+    with opened(bench.config) as again:
+        assert again.balance == before
+        assert again.rooms.journal.next_sequence == 3
+        again.feed(3)
+        with again.running():
+            pass
+    with opened(bench.config) as last:
+        assert last.balance.received == 3 * ROWS
+        assert last.balance.residue == 0
+        assert last.rows() == 3 * ROWS
+
+
+def test_a_cursor_behind_the_journal_replays_from_it(tmp_path: Path) -> None:
+    """An older copy of the database, put back, costs nothing that the journal still has."""
+    config = make_config(tmp_path / "data")
+    with opened(config) as bench:
+        bench.feed(1)
+        with bench.running():
+            pass
+    older = (tmp_path / "data" / "state.db").read_bytes()
+    with opened(config) as bench:
+        bench.journal(2)
+        bench.journal(3)
+        kept = crash(bench, tmp_path / "crash")
+    with opened(kept) as again:
+        with again.running():
+            pass
+        state = again.state()
+    shutil.rmtree(tmp_path / "data" / "store")
+    shutil.copytree(kept.data_dir / "store", tmp_path / "data" / "store")
+    (tmp_path / "data" / "state.db").write_bytes(older)
+    with opened(config) as last:
+        assert last.balance.received == 3 * ROWS
+        assert last.balance.residue == 0
+        with last.running():
+            pass
+        assert last.rows() == 3 * ROWS, "what the older catalogue did not know was made again"
+        assert different(last.state(), state) == set()
+
+
+def test_no_database_means_that_all_is_replayed(tmp_path: Path) -> None:
+    with opened(make_config(tmp_path / "data")) as bench:
+        bench.journal(1)
+        bench.journal(2)
+        config = crash(bench, tmp_path / "crash")
+    for path in config.data_dir.glob("state.db*"):
+        path.unlink()
+    with opened(config) as again:
+        assert (again.balance.received, again.balance.residue) == (2 * ROWS, 0)
+        assert again.rooms.journal.next_sequence == 3
+
+
+def test_a_clock_that_jumps_changes_nothing_of_a_replay(tmp_path: Path) -> None:
+    """A group's number is its arrival in seconds: a day ahead, back, an hour ahead, back."""
+    numbers = (1, 86_400, 2, 3_600, 3)
+    with opened(make_config(tmp_path / "data")) as bench, bench.running():
+        bench.feed(*numbers)
+        bench.wait_flushed(len(numbers) * ROWS)
+        before = bench.balance
+        config = crash(bench, tmp_path / "crash")
+    with opened(config) as again:
+        assert again.balance == before
+        assert different(again.state(), bench.state()) == set()
+
+
+def test_a_damaged_database_opens_or_says_so(tmp_path: Path, seed: int) -> None:
+    """SQLite keeps no checksums: a flipped bit may pass, but never as a foreign exception."""
+    with opened(make_config(tmp_path / "data")) as bench:
+        bench.feed(1, 2)
+        with bench.running():
+            pass
+        config = bench.config
+    database = config.data_dir / "state.db"
+    whole = database.read_bytes()
+    rng, refused = random.Random(seed), list[str]()
+    places = [*range(0, 100, 3), *(rng.randrange(len(whole)) for _ in range(60))]
+    for number, place in enumerate(places):
+        target = tmp_path / f"damaged-{number}"
+        shutil.copytree(config.data_dir, target)
+        content = bytearray(whole)
+        content[place] ^= 1 << rng.randrange(8)
+        (target / "state.db").write_bytes(content)
+        try:
+            with opened(config.model_copy(update={"data_dir": target})) as again:
+                assert again.balance.received in (0, 2 * ROWS)
+        except WeirError as error:
+            refused.append(str(error))
+        shutil.rmtree(target)
+    assert refused
+    assert not any("\n" in each for each in refused), "one sentence each"
