@@ -9,8 +9,8 @@ already when they are made again by a replay, and are thrown away. The ledger go
 cursor: it says what was decided about those batches, even if a replay under other contracts would
 decide otherwise.
 
-Threads: `hand_over` may be called from any thread; everything else runs in the core thread, except
-the two jobs at the end, which run in the storage thread, one at a time.
+Threads: `hand_over` and `between_batches` may be called from any thread; all else runs in the core
+thread, except the two jobs at the end, which run in the storage thread, one at a time.
 """
 
 import logging
@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,7 +26,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from gateway.batch import Anomaly, Batch, Frame, Json, Parcel, Signal
-from gateway.errors import CorruptDataError, StartError, WeirError
+from gateway.errors import StartError, WeirError
 from gateway.forward.outbox import Outbox
 from gateway.journal.checkpoint import Checkpoint, Saved
 from gateway.journal.log import Journal
@@ -40,7 +40,7 @@ from gateway.pipeline import (
     parcel_items,
     span_items,
 )
-from gateway.recovery import Reread
+from gateway.recovery import Reread, split_state
 from gateway.store.store import Store
 from gateway.tally import Tally
 
@@ -57,6 +57,9 @@ RETRY_S: Final = 1.0
 BACKLOG_SEGMENTS_MAX: Final = 2
 # A start waits this many times for a disk that does not take what a replay makes.
 REPLAY_TRIES_MAX: Final = 10
+
+
+Work = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +122,7 @@ class Core:
         self._hooks = hooks
         self._segment_rows = segment_rows
         self._segment_age_s = segment_age_s
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Batch | Work | None] = queue.SimpleQueue()
         self._builders = {signal: FrameBuilder(signal) for signal in Signal}
         self._full: list[Frame] = []
         self._fresh = False  # whether anything waits for a flush
@@ -145,7 +148,7 @@ class Core:
         if not saved.arrays:
             return
         self._done = self._sealed = saved.cursor
-        measure, decide = _split(saved.arrays)
+        measure, decide = split_state(saved.arrays)
         self._stages.measure.restore(measure)
         self._stages.decide.restore(decide)
         self._ledger.restore(saved.meta["ledger"])
@@ -199,6 +202,13 @@ class Core:
         self._ledger.received(batch_items(batch))
         self._queue.put(batch)
 
+    def between_batches(self, work: Work) -> None:
+        """Queue work that runs in the core thread behind the batches of now, after a seal.
+
+        So a restart replays under another plan only what came after the change of plan.
+        """
+        self._queue.put(work)
+
     @property
     def processed(self) -> int:
         """Sequence of the newest batch that went through; whoever sees it change asks again."""
@@ -220,21 +230,25 @@ class Core:
         """Process batches until stopped."""
         while True:
             try:
-                batch = self._queue.get(timeout=FLUSH_S)
+                item = self._queue.get(timeout=FLUSH_S)
             except queue.Empty:
                 with self._stages.lock:
                     raised = self._stages.measure.advance(time.time_ns())
                 self._raise_anomalies(raised)
                 self._store_if_due()
                 continue
-            if batch is None:
+            if item is None:
                 break
+            if not isinstance(item, Batch):
+                self.seal()
+                item()
+                continue
             while self._backlogged() and not self._abandoned.is_set():
                 self._pause()
             if self._abandoned.is_set():
                 return
-            self._one(batch)
-            self._hooks.released(batch.held_bytes)
+            self._one(item)
+            self._hooks.released(item.held_bytes)
             self._store_if_due()
         self.seal()
 
@@ -427,16 +441,3 @@ def read_deliveries(outbox: Outbox, connection: Any) -> Deliveries:
         for name in outbox.destinations
         if name in totals
     }
-
-
-def _split(
-    arrays: Mapping[str, NDArray[Any]],
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Undo the prefixes of a seal. Raises: CorruptDataError for a name of another room."""
-    rooms: dict[str, dict[str, NDArray[Any]]] = {"measure": {}, "decide": {}}
-    for name, array in arrays.items():
-        room, _, rest = name.partition("/")
-        if room not in rooms:
-            raise CorruptDataError(f"the checkpoint holds the state of an unknown room: {name}")
-        rooms[room][rest] = array
-    return rooms["measure"], rooms["decide"]

@@ -19,12 +19,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import zstandard
+from numpy.typing import NDArray
 
 from gateway.batch import Batch, Payload, Signal
-from gateway.errors import RequestError
+from gateway.errors import CorruptDataError, RequestError
 from gateway.home import Home
 from gateway.journal.checkpoint import Checkpoint
 from gateway.journal.frame import checksum
@@ -175,3 +176,16 @@ def _bodies(record: GroupRecord) -> Iterator[tuple[Entry, bytes]]:
 
 def _items(entry: Entry, body: bytes) -> dict[tuple[Signal, str], int]:
     return {(entry.signal, entry.transport.name.lower()): count_items(entry.signal, body)}
+
+
+def split_state(
+    arrays: Mapping[str, NDArray[Any]],
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Undo the prefixes of a seal. Raises: CorruptDataError for a name of another room."""
+    rooms: dict[str, dict[str, NDArray[Any]]] = {"measure": {}, "decide": {}}
+    for name, array in arrays.items():
+        room, _, rest = name.partition("/")
+        if room not in rooms:
+            raise CorruptDataError(f"the checkpoint holds the state of an unknown room: {name}")
+        rooms[room][rest] = array
+    return rooms["measure"], rooms["decide"]

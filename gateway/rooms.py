@@ -37,7 +37,7 @@ from gateway.tally import Tally
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made", Outcome, ParcelOutcome)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,6 @@ class Rooms:
     """Everything that is open while the gateway runs. `storage` is the storage thread."""
 
     config: SiteConfig
-    plan: Plan
     home: Home
     checkpoint: Checkpoint
     journal: Journal
@@ -58,6 +57,12 @@ class Rooms:
     book: AnomalyBook
     open_batch: OpenBatch
     storage: ThreadPoolExecutor
+    stages_of: Callable[[Plan], Stages]  # fresh ones, without counts
+
+    @property
+    def plan(self) -> Plan:
+        """The plan under which the core works now."""
+        return self.stages.measure.plan
 
     def close(self) -> None:
         """Give files and locks back; the core has ended."""
@@ -133,11 +138,15 @@ def _join(
     for path in recovered.missing:
         log.error("stored segment is missing path=%s", path)
     ledger, tally = Ledger(deliveries, gone=kept), Tally()
-    stages = Stages(
-        measure=Measure(plan, measure_settings(config)),
-        decide=Decide(plan),
-        anonymize=Anonymizer(plan, config.site.id, base.key),
-    )
+
+    def stages_of(plan: Plan) -> Stages:
+        return Stages(
+            measure=Measure(plan, measure_settings(config)),
+            decide=Decide(plan),
+            anonymize=Anonymizer(plan, config.site.id, base.key),
+        )
+
+    stages = stages_of(plan)
     storage = ThreadPoolExecutor(1, "storage")
     core = Core(
         stages=stages,
@@ -155,7 +164,6 @@ def _join(
     )
     return Rooms(
         config=config,
-        plan=plan,
         home=home,
         checkpoint=checkpoint,
         journal=journal,
@@ -168,6 +176,7 @@ def _join(
         book=book,
         open_batch=OpenBatch(plan.slot_keys),
         storage=storage,
+        stages_of=stages_of,
     )
 
 

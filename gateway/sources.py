@@ -58,7 +58,6 @@ class _Reader:
         self._snapshot: Snapshot | None = None
         self._snapshot_s = 0.0
         self._snapshot_of = 0  # sequence of the newest batch in it
-        self._token = rooms.stages.anonymize.device_token
 
     def _measured(self) -> Snapshot:
         """Show the measurements of every batch that the accounts show as processed.
@@ -225,6 +224,7 @@ class _Reader:
 
     def _devices(self, found: Snapshot) -> Iterator[api.DeviceState]:
         now_ns, view = time.time_ns(), found.devices
+        token = self._rooms.stages.anonymize.device_token
         for index, name in enumerate(view.names):
             last_ns = int(view.last_event_ns[index])
             if not last_ns:
@@ -232,7 +232,7 @@ class _Reader:
             delay_ns = int(view.least_delay_ns[index])
             freshness_s = max(0.0, (now_ns - last_ns) / 1e9)
             yield api.DeviceState(
-                device=self._token(name),
+                device=token(name),
                 freshness_s=freshness_s,
                 last_event_ns=last_ns,
                 spans=int(view.spans[index]),

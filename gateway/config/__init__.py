@@ -2,7 +2,9 @@
 
 from gateway.config.keep import KeepRule, parse_rule
 from gateway.config.sections import (
+    RESERVE_PARTS,
     ApiSection,
+    DeviceSection,
     ForwardSection,
     GrpcSection,
     HttpSection,
@@ -18,10 +20,12 @@ from gateway.config.sections import (
     StoreSection,
     TlsSection,
 )
-from gateway.config.site import Knob, describe, load_site
+from gateway.config.site import Knob, check_site, describe, load_site
 
 __all__ = [
+    "RESERVE_PARTS",
     "ApiSection",
+    "DeviceSection",
     "ForwardSection",
     "GrpcSection",
     "HttpSection",
@@ -38,6 +42,7 @@ __all__ = [
     "SiteSection",
     "StoreSection",
     "TlsSection",
+    "check_site",
     "describe",
     "load_site",
     "parse_rule",

@@ -14,7 +14,13 @@ from gateway.config.keep import SUBJECT_DURATION, SUBJECT_ERROR, KeepRule, parse
 from gateway.config.marks import Document
 from gateway.config.marks import Path as At
 from gateway.config.rules import FindingRule
-from gateway.config.sections import OtlpSection, SiteConfig, TlsSection
+from gateway.config.sections import (
+    RESERVE_PARTS,
+    OtlpSection,
+    ReceiveSection,
+    SiteConfig,
+    TlsSection,
+)
 from gateway.config.units import format_size, is_loopback, split_address
 from gateway.config.validate import Checked, dotted
 
@@ -116,19 +122,8 @@ def _check_tls(checked: Checked[SiteConfig], site: SiteConfig, document: Documen
 
 def _check_limits(checked: Checked[SiteConfig], site: SiteConfig, document: Document) -> None:
     receive, retrieve = site.receive, site.retrieve
+    _check_largest_bodies(checked, receive, document)
     laws = (
-        (
-            ("receive", "grpc", "message_max"),
-            receive.grpc.message_max,
-            ("receive", "queue_max"),
-            receive.queue_max,
-        ),
-        (
-            ("receive", "http", "body_max"),
-            receive.http.body_max,
-            ("receive", "queue_max"),
-            receive.queue_max,
-        ),
         (
             ("receive", "grpc", "message_max"),
             receive.grpc.message_max,
@@ -165,6 +160,27 @@ def _check_limits(checked: Checked[SiteConfig], site: SiteConfig, document: Docu
                 FindingRule.KNOB_LAW,
                 f"{dotted(small)} is above {dotted(large)} ({unit})",
                 f"lower {dotted(small)} or raise {dotted(large)}",
+            )
+
+
+def _check_largest_bodies(
+    checked: Checked[SiteConfig], receive: ReceiveSection, document: Document
+) -> None:
+    """A body of the largest size must fit into the account less its reserve, or it never would."""
+    queue: At = ("receive", "queue_max")
+    most = receive.queue_max - receive.queue_max // RESERVE_PARTS
+    for knob, size in (
+        (("receive", "grpc", "message_max"), receive.grpc.message_max),
+        (("receive", "http", "body_max"), receive.http.body_max),
+    ):
+        at: At = knob
+        if size > most and checked.is_sound(*at) and checked.is_sound(*queue):
+            document.add(
+                at if at in document.values else queue,
+                FindingRule.KNOB_LAW,
+                f"{dotted(at)} is above what {dotted(queue)} leaves beside its reserve for small "
+                f"bodies ({most} bytes)",
+                f"lower {dotted(at)} or raise {dotted(queue)}",
             )
 
 

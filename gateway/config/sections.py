@@ -31,6 +31,9 @@ from gateway.config.units import (
     split_address,
 )
 
+# One part in so many of `receive.queue_max` is for small bodies alone.
+RESERVE_PARTS: Final = 16
+
 # Given as validation context when the values come from text that a person wrote.
 FROM_TEXT: Final = {"from_text": True}
 
@@ -124,6 +127,32 @@ class HttpSection(Section):
     )
 
 
+class DeviceSection(Section):
+    """What one device may take of the intake: an authenticated identity, else one address."""
+
+    bytes_per_second: Size | None = Field(
+        default=None,
+        ge=1,
+        le=TIB,
+        description="bytes of bodies after decompression; past it 429; null is no limit",
+    )
+    requests_per_second: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="requests; past it 429; null is no limit"
+    )
+    burst: Duration = Field(
+        default=10.0,
+        ge=1.0,
+        le=HOUR,
+        description="how many seconds of both rates a device may send at once",
+    )
+    bodies_max: int = Field(
+        default=256,
+        ge=1,
+        le=65_536,
+        description="requests of one device under way at once; past it 429",
+    )
+
+
 class ReceiveSection(Section):
     """The intake."""
 
@@ -138,6 +167,9 @@ class ReceiveSection(Section):
         ge=KIB,
         le=16 * GIB,
         description="bytes accepted and not yet processed; past it clients are told to come back",
+    )
+    device: DeviceSection = Field(
+        default_factory=DeviceSection, description="limits of each device"
     )
     insecure: bool = Field(
         default=False, description="allow a listener off loopback without TLS and identity"

@@ -43,7 +43,7 @@ Observe = Callable[[Sequence[float], int], None]
 class GroupCommit:
     """The open group and the one that is being written.
 
-    `forsake` is told the size of a body whose client has gone and whose group was refused;
+    `forsake` is given a payload whose client has gone and whose group was refused;
     `is_behind` says whether the core has not yet begun with the groups before.
     """
 
@@ -56,7 +56,7 @@ class GroupCommit:
         next_sequence: int,
         delay_s: float,
         observe: Observe,
-        forsake: Callable[[int], None],
+        forsake: Callable[[Payload], None],
         is_behind: Callable[[], bool],
         journal_bytes_max: int = JOURNAL_SHARES * OPEN_BYTES_MAX,
         clock: Callable[[], float] = time.perf_counter,
@@ -72,11 +72,12 @@ class GroupCommit:
         self._open_bytes_max = min(OPEN_BYTES_MAX, journal_bytes_max // JOURNAL_SHARES)
         self._group_bytes_max = min(GROUP_BYTES_MAX, self._open_bytes_max // 2)
         self._clock = clock
-        # Of each request its future and receipt, when it came, and the bytes that are held for it.
-        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
+        # Of each request its future and receipt, when it came, and the payload itself.
+        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, Payload]] = []
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
+        self._next: tuple[OpenBatch, Callable[[], None]] | None = None
 
     async def submit(self, payload: Payload) -> Receipt:
         """Take one request into the open group and wait until it is durable.
@@ -94,7 +95,7 @@ class GroupCommit:
             raise OverloadedError("the group before is still being written")
         receipt = self._open.add(payload)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, receipt, self._clock(), len(payload.body)))
+        self._waiting.append((future, receipt, self._clock(), payload))
         if len(self._waiting) == 1:
             self._opened.set()
         if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= self._group_bytes_max:
@@ -104,8 +105,26 @@ class GroupCommit:
         except asyncio.CancelledError:
             # Refused and cancelled in one turn of the loop: the caller hears of the second only.
             if not future.cancelled() and future.exception() is not None:
-                self._forsake(len(payload.body))
+                self._forsake(payload)
             raise
+
+    def exchange(self, open_batch: OpenBatch, announce: Callable[[], None]) -> None:
+        """Scan requests into another open batch from the next group on.
+
+        `announce` is called once, after the last group of the old batch was handed over and
+        before the first of the new one is. Requests wait for nothing but their group.
+        """
+        assert self._next is None
+        self._next = open_batch, announce
+        self._opened.set()
+        self._full.set()
+
+    def _exchange(self) -> Callable[[], None]:
+        """Take the other batch into use, if there is one; return its announcement."""
+        if self._next is None:
+            return _nothing
+        (self._open, announce), self._next = self._next, None
+        return announce
 
     def close(self) -> None:
         """Refuse new requests; `run` returns once the open group is durable."""
@@ -118,8 +137,10 @@ class GroupCommit:
         while True:
             await self._opened.wait()
             if not self._waiting:
+                self._exchange()()
                 if self._closing:
                     return
+                self._full.clear()
                 self._opened.clear()
                 continue
             for _ in range(1 + PATIENCE_DELAYS):
@@ -136,23 +157,30 @@ class GroupCommit:
             self._full.clear()
             self._opened.clear()
         batch = self._open.take(self._sequence)
+        announce = self._exchange()
         try:
             await self._append(record_of(batch))
         except WeirError as error:
-            for future, _, _, held_bytes in waiting:
+            announce()
+            for future, _, _, payload in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
-                    self._forsake(held_bytes)
+                    self._forsake(payload)
                 else:
                     future.set_exception(error)
             return
         self._sequence += 1
         # Handed on before the acknowledgements, so that a scrape that follows an answer counts it.
         self._hand_over(batch)
+        announce()
         for future, receipt, _, _ in waiting:
             if not future.done():
                 future.set_result(receipt)
         now = self._clock()
         self._observe([now - start for _, _, start, _ in waiting], len(batch.spans))
+
+
+def _nothing() -> None:
+    """Announce nothing."""
 
 
 def record_of(batch: Batch) -> GroupRecord:

@@ -38,17 +38,18 @@ LEVELS: Final[Mapping[str, int]] = {
     "rooms": 4,
     "dives": 4,
     "sources": 4,
+    "reload": 4,
     "app": 4,
     "demo": 5,
     "terminal": 5,
     "__main__": 5,
 }
 # What joins the verbs, lowest first: the sentence, reading it again, the thread that says it, the
-# rooms it needs, what the API reads of them, what builds and connects all, and what a person
-# starts. Each may import those before it.
+# rooms it needs, what the API reads of them, what changes their plan, what builds and connects all,
+# and what a person starts. Each may import those before it.
 JOINERS: Final = (
-    *("pipeline", "recovery", "core", "rooms", "dives", "sources"),
-    *("app", "demo", "terminal", "__main__"),
+    *("pipeline", "recovery", "core", "rooms", "dives", "sources", "reload", "app"),
+    *("demo", "terminal", "__main__"),
 )
 # Level 1 holds nouns without behaviour; they may name one another as long as there is no circle.
 NOUN_LEVEL: Final = 1

@@ -197,6 +197,7 @@ def test_port_zero_may_be_shared(tmp_path: Path) -> None:
     "text",
     [
         "receive: {queue_max: 1MiB}\n",
+        "receive: {queue_max: 20MiB}\n",
         "journal: {bytes_max: 1MiB}\n",
         "store: {age_max: 1m, segment_age: 2m}\n",
         "retrieve: {poll_hold: 2m}\n",
@@ -222,6 +223,11 @@ def test_keys_of_the_journal_that_contradict_or_are_not_there_are_refused(tmp_pa
     assert told(findings_of(tmp_path, text)) == [("knob-law", 4)]
     text = "journal:\n  encryption:\n    key_file: b.key\n    key_files: [a.key, c.key]\n"
     assert told(findings_of(tmp_path, text)) == [("no-such-file", 3), ("no-such-file", 4)]
+
+
+def test_largest_body_may_fill_the_queue_but_for_its_reserve(tmp_path: Path) -> None:
+    text = "receive: {queue_max: 16MiB, grpc: {message_max: 1MiB}, http: {body_max: 15MiB}}\n"
+    assert loaded(tmp_path, text).receive.http.body_max == 15 << 20
 
 
 def test_remote_write_is_told_to_be_scraped_instead(tmp_path: Path) -> None:

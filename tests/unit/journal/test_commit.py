@@ -47,7 +47,7 @@ class Bench:
     bodies: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     observed: list[tuple[list[float], int]] = field(default_factory=list)
-    forsaken: list[int] = field(default_factory=list)
+    forsaken: list[Payload] = field(default_factory=list)
     behind: Iterator[bool] = field(default_factory=lambda: repeat(False))
     asked: int = 0
     events: list[str] = field(default_factory=list)
@@ -280,7 +280,7 @@ async def test_bytes_of_a_client_that_left_a_refused_group_are_given_back() -> N
         bench.may_write.set()
         _, refused = await finished([gone, stays])
     assert isinstance(refused, JournalUnavailableError)
-    assert bench.forsaken == [len(body(1))]
+    assert [each.body for each in bench.forsaken] == [body(1)]
 
 
 async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_back() -> None:
@@ -296,7 +296,7 @@ async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_b
         gone.cancel()
         (lost,) = await finished([gone])
     assert isinstance(lost, asyncio.CancelledError)
-    assert bench.forsaken == [len(body(1))]
+    assert [each.body for each in bench.forsaken] == [body(1)]
 
 
 @pytest.mark.parametrize(
@@ -353,3 +353,49 @@ async def test_a_small_journal_makes_small_groups_and_still_takes_a_large_reques
         (receipt,) = await finished(large)
         assert isinstance(receipt, Receipt)
     assert max(len(each) for each in bench.bodies[:-1]) <= 2 * size
+
+
+async def test_another_batch_takes_over_between_two_groups_and_nothing_is_refused() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.may_write.clear()
+        first = await bench.start(payload(body(1)))
+        await bench.under_way.wait()
+        second = await bench.start(payload(body(2)), payload(body(3)))
+        bench.commit.exchange(OpenBatch((b"key",)), lambda: bench.events.append("exchanged"))
+        bench.may_write.set()
+        await asyncio.gather(*first, *second)
+        (third,) = await bench.start(payload(body(4)))
+        await third
+    assert [len(batch.slots) for batch in bench.batches] == [0, 0, 1]
+    assert [len(batch.spans) for batch in bench.batches] == [1, 2, 1]
+    handed = [event for event in bench.events if event in ("handed over", "exchanged")]
+    assert handed == ["handed over", "handed over", "exchanged", "handed over"]
+
+
+async def test_another_batch_takes_over_at_once_while_nothing_is_open() -> None:
+    bench = Bench(delay_s=LATE_S)
+    exchanged = asyncio.Event()
+    async with bench.running():
+        bench.commit.exchange(OpenBatch((b"key",)), exchanged.set)
+        async with asyncio.timeout(WAIT_S):
+            await exchanged.wait()
+        (only,) = await bench.start(payload(body(1)))
+        bench.commit.close()
+        await only
+    assert [len(batch.slots) for batch in bench.batches] == [1]
+
+
+async def test_another_batch_takes_over_although_the_journal_refuses() -> None:
+    bench = Bench(failures=[JournalUnavailableError("full")])
+    async with bench.running():
+        bench.may_write.clear()
+        (refused,) = await bench.start(payload(body(1)))
+        await bench.under_way.wait()
+        bench.commit.exchange(OpenBatch((b"key",)), lambda: bench.events.append("exchanged"))
+        bench.may_write.set()
+        with pytest.raises(JournalUnavailableError):
+            await refused
+        (taken,) = await bench.start(payload(body(2)))
+        await taken
+    assert "exchanged" in bench.events
