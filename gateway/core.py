@@ -172,6 +172,7 @@ class Core:
                 self._one(batch)
             else:
                 self._begin(batch.sequence)
+            each.done()
             self._store_if_due(wait=True)
             self._relieve()
             count += 1

@@ -15,7 +15,7 @@ import logging
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +48,14 @@ _CHECKSUM_BYTES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reread:
-    """A record as a batch, and the items that are not in it, by reason."""
+    """A record as a batch, and the items that are not in it, by reason.
+
+    `done` is called once the batch was processed: what the disk does then is not its doing.
+    """
 
     batch: Batch
     lost: Mapping[str, Items] = field(default_factory=dict)
+    done: Callable[[], None] = field(default=lambda: None)
 
 
 class Attempts:
@@ -77,6 +81,12 @@ class Attempts:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
                 self._handle = os.open(self._path, flags, 0o600)
             os.pwrite(self._handle, note + checksum(note).to_bytes(_CHECKSUM_BYTES, "little"), 0)
+
+    def rest(self) -> None:
+        """Say that the record at work went through, and the next has not begun."""
+        with suppress(OSError):
+            if self._handle >= 0:
+                os.pwrite(self._handle, bytes(_NOTE.size + _CHECKSUM_BYTES), 0)
 
     def end(self) -> None:
         """Say that no record is being replayed."""
@@ -115,7 +125,7 @@ class Recovery:
         self._aside = checkpoint.aside()
 
     def batches(self, records: Iterable[GroupRecord]) -> Iterator[Reread]:
-        """Make the batches; the note stays at a record until the next one is asked for."""
+        """Make the batches; the note stays at a record until it is done."""
         for record in records:
             if record.sequence in self._aside:
                 yield self._set_aside(record)
@@ -148,7 +158,9 @@ class Recovery:
                 name = f"{record.sequence:016d}-{index}.{entry.signal}.unreadable.zst"
                 keep_aside(self._home, name, body)
                 lost.setdefault(type(error).__name__, Counter()).update(_items(entry, body))
-        return Reread(batch=self._open_batch.take(record.sequence), lost=lost)
+        return Reread(
+            batch=self._open_batch.take(record.sequence), lost=lost, done=self._attempts.rest
+        )
 
     def _set_aside(self, record: GroupRecord) -> Reread:
         log.error("journal record set aside, it ended the process sequence=%d", record.sequence)

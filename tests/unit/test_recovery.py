@@ -19,6 +19,7 @@ from gateway import core, rooms
 from gateway.batch import Signal, Transport
 from gateway.config import SiteConfig
 from gateway.config.sections import EncryptionSection, JournalSection
+from gateway.core import Core
 from gateway.errors import JournalUnavailableError, RetryableError, StartError, WeirError
 from gateway.journal.cipher import key_id
 from gateway.journal.log import Entry, GroupRecord
@@ -165,6 +166,26 @@ def test_one_end_of_the_process_sets_nothing_aside(tmp_path: Path) -> None:
     shutil.copytree(config.data_dir, tmp_path / "after")
     with opened(config.model_copy(update={"data_dir": tmp_path / "after"})) as again:
         assert (again.balance.received, again.balance.quarantined) == (2 * ROWS, 0)
+
+
+def test_ends_while_the_disk_is_waited_for_set_nothing_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start on a hanging disk is killed again and again at one record, which is not to blame."""
+
+    def hanging(_core: Core, **_: bool) -> None:
+        raise EndError
+
+    with opened(make_config(tmp_path / "data")) as bench:
+        bench.journal(1)
+        config = crash(bench, tmp_path / "crash")
+    for _ in range(ATTEMPTS_MAX + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(Core, "_store_if_due", hanging)
+            with pytest.raises(EndError), opened(config):
+                raise AssertionError("it started")
+    with opened(config) as again:
+        assert (again.balance.received, again.balance.quarantined) == (ROWS, 0)
 
 
 def test_ends_at_different_records_set_nothing_aside(tmp_path: Path) -> None:
