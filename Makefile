@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
+# Tests that take samples in `make test` and everything in `make fuzz`.
+EXHAUSTIVE := $(addprefix tests/,laws/test_power_cut.py laws/test_storage_faults.py \
+	laws/test_journal_bytes.py laws/test_journal_crash.py laws/test_journal_damage.py flow/test_kill.py)
 LINTED := gateway collectors dashboards tests benchmarks setup.py
 
 .PHONY: help build packages clients demo test lint bench fuzz clean
@@ -36,7 +39,7 @@ bench: build ## print the benchmarks
 	$(PYTHON) -m benchmarks
 
 fuzz: build ## run the long fuzz tests; WEIR_SEED=n repeats a run
-	WEIR_FUZZ=1 $(PYTHON) -m pytest tests/fuzz
+	WEIR_FUZZ=1 $(PYTHON) -m pytest tests/fuzz $(EXHAUSTIVE)
 
 clean: ## remove everything the other targets made
 	rm -rf .venv .venv.lock build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

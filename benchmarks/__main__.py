@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import backlog, decode, ingest, overload, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals
 from benchmarks.report import Report, machine, plain, render
 
 
@@ -27,9 +27,9 @@ class Length(Enum):
     WHOLE = "whole"
 
 
-# Seconds for each measured figure: of CPU, but of the clock for ingest.
-FULL_S: Final = {"decode": 2.0, "signals": 1.0, "pipeline": 4.0, "ingest": 8.0}
-QUICK_S: Final = {"decode": 0.2, "signals": 0.1, "pipeline": 0.1, "ingest": 1.0}
+# Seconds for each measured figure: of CPU, but of the clock for ingest and durable.
+FULL_S: Final = {"decode": 2.0, "signals": 1.0, "pipeline": 4.0, "ingest": 8.0, "durable": 8.0}
+QUICK_S: Final = {"decode": 0.2, "signals": 0.1, "pipeline": 0.1, "ingest": 1.0, "durable": 1.0}
 QUICK_SEGMENT_SPANS: Final = 20_480
 QUICK_WARM_S: Final = 0.5
 # Seconds of overload, seconds of the measuring before it, processes of clients.
@@ -65,6 +65,12 @@ def _run_ingest(length: Length) -> Report:
     return ingest.run(run_s=FULL_S["ingest"])
 
 
+def _run_durable(length: Length) -> Report:
+    if length is Length.QUICK:
+        return durable.run(run_s=QUICK_S["durable"], warm_s=QUICK_WARM_S)
+    return durable.run(run_s=FULL_S["durable"])
+
+
 def _run_overload(length: Length) -> Report:
     run_s, calibrate_s, processes = OVERLOAD[length]
     return overload.run(run_s=run_s, calibrate_s=calibrate_s, processes=processes)
@@ -79,6 +85,7 @@ BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "signals": _run_signals,
     "pipeline": _run_pipeline,
     "ingest": _run_ingest,
+    "durable": _run_durable,
     "overload": _run_overload,
     "backlog": _run_backlog,
 }

@@ -45,12 +45,15 @@ MEBI: Final = 1 << 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run. Units: rss_bytes the most that was seen; cpu_s and machine_s, CPU of the gateway and
-    of everything that ran on the machine, in the window."""
+    of everything that ran on the machine, in the window; stages and disk_bytes, what the gateway
+    counted by stage and what it wrote to the disk in all, from its start to the end of the load."""
 
     result: Result
     rss_bytes: int
     cpu_s: float
     machine_s: float
+    stages: Mapping[str, int]
+    disk_bytes: int
 
     @property
     def spans_per_s(self) -> float:
@@ -154,18 +157,18 @@ def gateway(
             )
 
 
-def received(api: str, transport: str) -> int:
-    """Read how many items the gateway has received by one transport."""
+def counted(api: str, name: str, label: str) -> dict[str, int]:
+    """Read a counter of the gateway by the first value of a label."""
     with urllib.request.urlopen(f"http://{api}/metrics", timeout=REQUEST_S) as answer:
         text = answer.read().decode()
+    found: dict[str, int] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if (
-                sample.name == "weir_received_items_total"
-                and sample.labels["transport"] == transport
-            ):
-                return int(sample.value)
-    raise RuntimeError("the gateway does not say what it received")
+            if sample.name == name:
+                found.setdefault(sample.labels[label], int(sample.value))
+    if not found:
+        raise RuntimeError(f"the gateway does not say {name}")
+    return found
 
 
 class _Watch:
@@ -233,11 +236,20 @@ def one_run(
         if not result.accepted:
             said = log.read_text(encoding="utf-8")
             raise RuntimeError(f"nothing was accepted, answers: {result.failed}\n{said}")
-        counted = received(running.api, transport)
+        items = counted(running.api, "weir_received_items_total", "transport")[transport]
+        stages = counted(running.api, "weir_bytes_total", "stage")
+        disk_bytes = running.process.io_counters().write_bytes
         unknown = result.unanswered * spans
-        if not result.accepted_total <= counted <= result.accepted_total + unknown:
-            raise RuntimeError(f"{result.accepted_total} spans accepted, {counted} received")
-        return Run(result=result, rss_bytes=watch.rss_bytes, cpu_s=cpu_s, machine_s=machine_s)
+        if not result.accepted_total <= items <= result.accepted_total + unknown:
+            raise RuntimeError(f"{result.accepted_total} spans accepted, {items} received")
+        return Run(
+            result=result,
+            rss_bytes=watch.rss_bytes,
+            cpu_s=cpu_s,
+            machine_s=machine_s,
+            stages=stages,
+            disk_bytes=disk_bytes,
+        )
 
 
 @contextmanager
@@ -251,7 +263,8 @@ def deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _milliseconds(run: Run, quantile: str) -> str:
+def milliseconds(run: Run, quantile: str) -> str:
+    """Write a quantile of the time to the acknowledgement."""
     found = run.result.latency_s.get(quantile)
     return "-" if found is None else f"{found * 1e3:.1f}"
 
@@ -261,8 +274,8 @@ def _cells(run: Run) -> tuple[str, ...]:
     cpu = f"{run.cpu_s / accepted * MILLION:.2f}" if accepted else "-"
     return (
         f"{run.refused_ratio:.2%}",
-        _milliseconds(run, "p50"),
-        _milliseconds(run, "p99"),
+        milliseconds(run, "p50"),
+        milliseconds(run, "p99"),
         f"{run.rss_bytes / MEBI:.0f}",
         cpu,
         f"{run.cpu_s / run.result.seconds:.2f}",

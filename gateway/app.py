@@ -27,7 +27,7 @@ from gateway.batch import Anomaly
 from gateway.config import SiteConfig
 from gateway.config.units import is_loopback, split_address
 from gateway.contract.plan import Plan
-from gateway.core import Hooks, read_deliveries
+from gateway.core import Hooks
 from gateway.deliveries import Letters
 from gateway.dives import Dives, cleaner
 from gateway.errors import JournalUnavailableError, WeirError
@@ -182,6 +182,7 @@ class Gateway:
             forsake=self._admission.forsake,
             is_behind=rooms.core.is_behind,
             queued_rows=lambda: rooms.core.queued_rows,
+            journal_bytes_max=config.journal.bytes_max,
         )
         self._intake = intake = Intake(
             submit=self._commit.submit,
@@ -423,7 +424,7 @@ class Gateway:
         with rooms.checkpoint.transaction() as connection:
             sent = rooms.outbox.body_bytes(connection, settlement.delivered)
             rooms.outbox.settle(connection, destination, settlement)
-            deliveries = read_deliveries(rooms.outbox, connection)
+            deliveries = rooms.outbox.deliveries(connection)
         rooms.ledger.flushed({}, deliveries)
         rooms.tally.bytes["forward"] += sent
         try:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from gateway.api import outbox as api
 from gateway.api.sources import Sample
-from gateway.core import read_deliveries
 from gateway.forward.records import Cause, Done, Selection
 from gateway.forward.sender import ForwardStatus
 from gateway.ledger import UNDELIVERABLE, Balance, LedgerSnapshot
@@ -86,7 +85,7 @@ class Letters:
         def work() -> Done:
             with rooms.checkpoint.transaction() as connection:
                 done = change(connection, selection, LETTERS_PER_REQUEST_MAX)
-                deliveries = read_deliveries(rooms.outbox, connection)
+                deliveries = rooms.outbox.deliveries(connection)
             rooms.ledger.flushed({}, deliveries)
             return done
 

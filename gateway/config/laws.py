@@ -144,6 +144,14 @@ def _check_limits(checked: Checked[SiteConfig], site: SiteConfig, document: Docu
         ),
         (("retrieve", "poll_hold"), retrieve.poll_hold, ("retrieve", "lease"), retrieve.lease),
     )
+    encryption = site.journal.encryption
+    if encryption.key_file is not None and encryption.key_command:
+        document.add(
+            ("journal", "encryption", "key_command"),
+            FindingRule.KNOB_LAW,
+            "journal.encryption has a key_file and a key_command",
+            "keep one of them; keys for reading go into key_files",
+        )
     for small, low, large, high in laws:
         if low > high and checked.is_sound(*small) and checked.is_sound(*large):
             unit = format_size(int(high)) if isinstance(high, int) else f"{high:g}s"
@@ -265,6 +273,10 @@ def _named_files(site: SiteConfig) -> Iterator[tuple[At, Path | None]]:
         yield (room, "tls", "client_ca"), tls.client_ca
     yield ("receive", "tokens_file"), site.receive.tokens_file
     yield ("api", "tokens_file"), site.api.tokens_file
+    encryption = site.journal.encryption
+    yield ("journal", "encryption", "key_file"), encryption.key_file
+    for index, path in enumerate(encryption.key_files):
+        yield ("journal", "encryption", "key_files", index), path
 
 
 def _check_files(checked: Checked[SiteConfig], site: SiteConfig, document: Document) -> None:

@@ -182,6 +182,24 @@ class ReceiveSection(Section):
     )
 
 
+class EncryptionSection(Section):
+    """Keys of the journal; all empty means that it is written plain.
+
+    `key_file`, or what `key_command` says, comes before `key_files`: the first key encrypts what is
+    written from now on, all of them decrypt.
+    """
+
+    key_file: FilePath | None = Field(
+        default=None, description="file with 64 hexadecimal digits: the key of what is written"
+    )
+    key_command: tuple[str, ...] = Field(
+        default=(), max_length=32, description="program and arguments that print the key instead"
+    )
+    key_files: tuple[FilePath, ...] = Field(
+        default=(), max_length=16, description="further keys, of what was written before"
+    )
+
+
 class JournalSection(Section):
     """The journal, where an acknowledged payload is on disk."""
 
@@ -191,6 +209,9 @@ class JournalSection(Section):
     fsync: bool = Field(default=True, description="sync to disk before the acknowledgement")
     bytes_max: Size = Field(
         default=2 * GIB, ge=MIB, le=64 * TIB, description="largest size of the journal on disk"
+    )
+    encryption: EncryptionSection = Field(
+        default_factory=EncryptionSection, description="encryption at rest"
     )
 
 

@@ -35,6 +35,7 @@ from gateway.forward.records import (
     Want,
 )
 from gateway.forward.rows import ID_MAX, Taken
+from gateway.ledger import Deliveries, Delivery
 
 __all__ = ["Counts", "DeadLetter", "Outbox", "Pending", "Selection", "Settlement", "Want"]
 
@@ -268,6 +269,24 @@ class Outbox:
         ):
             totals.setdefault((name, Signal(signal)), {})[cause] = items
         return totals
+
+    def deliveries(self, connection: sqlite3.Connection) -> Deliveries:
+        """Read the totals of the configured destinations, and how long the oldest has waited."""
+        self.look(connection)
+        totals, causes = self.counts(connection), self.causes(connection)
+        return {
+            name: {
+                signal: Delivery(
+                    pending=counts.pending_items,
+                    forwarded=counts.forwarded_items,
+                    dead=counts.dead_items,
+                    dead_by=causes.get((name, signal), {}),
+                )
+                for signal, counts in totals[name].items()
+            }
+            for name in self.destinations
+            if name in totals
+        }
 
     def kept(self, connection: sqlite3.Connection) -> dict[Signal, int]:
         """Count the items that were ever kept for a destination, whatever became of them."""

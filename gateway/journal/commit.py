@@ -34,6 +34,9 @@ QUEUED_ROWS_MAX: Final = 4 << 20
 # While the core is behind, a group stays open this many delays longer: fewer and larger batches
 # cost the core less for each span, which is what it needs then.
 PATIENCE_DELAYS: Final = 4
+# A group takes at most this share of the journal, or a small journal would refuse large groups for
+# ever: what was released and the segment that is being left take as much each.
+JOURNAL_SHARES: Final = 4
 
 Append = Callable[[GroupRecord], Awaitable[None]]
 Handover = Callable[[Batch], None]
@@ -61,6 +64,7 @@ class GroupCommit:
         forsake: Callable[[int], None],
         is_behind: Callable[[], bool],
         queued_rows: Callable[[], int],
+        journal_bytes_max: int = JOURNAL_SHARES * OPEN_BYTES_MAX,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._open = open_batch
@@ -72,6 +76,8 @@ class GroupCommit:
         self._forsake = forsake
         self._is_behind = is_behind
         self._queued_rows = queued_rows
+        self._open_bytes_max = min(OPEN_BYTES_MAX, journal_bytes_max // JOURNAL_SHARES)
+        self._group_bytes_max = min(GROUP_BYTES_MAX, self._open_bytes_max // 2)
         self._clock = clock
         # Of each request its future and receipt, when it came, and the ticket of its payload.
         self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
@@ -89,7 +95,8 @@ class GroupCommit:
         if self._closing:
             raise OverloadedError("the gateway is stopping")
         if (
-            self._open.bytes + len(payload.body) > OPEN_BYTES_MAX
+            # One request alone is for the journal to refuse: waiting does not make it smaller.
+            (self._waiting and self._open.bytes + len(payload.body) > self._open_bytes_max)
             or len(self._waiting) >= OPEN_REQUESTS_MAX
         ):
             raise OverloadedError("the group before is still being written")
@@ -102,7 +109,7 @@ class GroupCommit:
             self._opened.set()
         if (
             self._open.spans >= GROUP_SPANS_MAX
-            or self._open.bytes >= GROUP_BYTES_MAX
+            or self._open.bytes >= self._group_bytes_max
             or self._open.rows >= GROUP_ROWS_MAX
         ):
             self._full.set()

@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Batch, Int32
+from gateway.batch import Batch
 from gateway.contract.plan import Plan
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64, State, grown, pack_json, union, unpack_json
 from gateway.measure.texts import ABSENT, OVERFLOW, Interner
 from gateway.otlp.columns import resource_texts
+from gateway.tables import Int32
 
 OTHER: Final = "~other"
 OTHER_INDEX: Final = 0

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gateway.batch import Batch, Int32, Parcel, Payload, Receipt, Signal
+from gateway.batch import Batch, Parcel, Payload, Receipt, Signal
 from gateway.otlp.kernel import REJECTIONS, Scanner, pivot
 from gateway.otlp.limits import DEFAULT_LIMITS, Limits
 from gateway.otlp.screen import screen
+from gateway.tables import Int32
 
 
 class OpenBatch:

@@ -241,7 +241,7 @@ def test_crash_before_the_flush_makes_the_frames_from_the_journal(tmp_path: Path
     with opened(make_config(tmp_path / "data")) as bench:
         bench.journal(1)
         config = crash(bench, tmp_path / "crash")
-        bench.rooms.core.replay((), bench.rooms.open_batch)
+        bench.rooms.core.replay(())
     with opened(config) as again:
         assert again.balance.received == ROWS
         with again.running():

@@ -355,4 +355,4 @@ def test_items_are_counted_by_signal_and_transport(tmp_path: Path) -> None:
             (Signal.METRICS, "http"): POINTS,
             (Signal.TRACES, "grpc"): SPANS,
         }
-        bench.rooms.core.replay((), bench.rooms.open_batch)
+        bench.rooms.core.replay(())

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway.api.sources import Sources
-from gateway.core import read_deliveries
 from gateway.forward.records import Cause, Want
 from gateway.forward.sender import ForwardStatus
 from gateway.receive.admission import Counters
@@ -73,7 +72,7 @@ def test_the_oldest_frame_is_shown_from_its_commit_until_it_has_left(tmp_path: P
         with bench.rooms.checkpoint.transaction() as connection:
             [frame] = bench.rooms.outbox.next(connection, "cloud", Want(bytes_max=1))
             bench.rooms.outbox.delivered(connection, "cloud", [frame.id])
-            read_deliveries(bench.rooms.outbox, connection)
+            bench.rooms.outbox.deliveries(connection)
         assert oldest_s() is None
 
 
@@ -86,7 +85,7 @@ def test_what_was_dropped_is_shown_by_its_cause(tmp_path: Path) -> None:
         with bench.rooms.checkpoint.transaction() as connection:
             [frame] = outbox.next(connection, "cloud", Want(bytes_max=1))
             outbox.dead(connection, "cloud", frame.id, "HTTP 400")
-            bench.rooms.ledger.flushed({}, read_deliveries(outbox, connection))
+            bench.rooms.ledger.flushed({}, outbox.deliveries(connection))
         dropped = {
             sample.labels["reason"]: sample.value
             for sample in sources_of(bench).samples()

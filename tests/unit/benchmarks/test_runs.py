@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import backlog, decode, ingest, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, pipeline, signals
 from benchmarks.__main__ import BENCHMARKS, Length, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
@@ -125,6 +125,17 @@ def test_open_loop_sends_at_the_asked_rate() -> None:
     found = ingest.one_run("http", SPANS, run_s=0.5, warm_s=0.05, requests_per_s=100.0)
     assert 10 <= found.result.requests <= 150
     assert found.refused_ratio == 0.0
+
+
+@pytest.mark.flow
+def test_durability_tells_what_is_written_for_what_is_received() -> None:
+    report = durable.run(run_s=0.5, warm_s=0.05, rates=(2_000,))
+    figures = report.figures["2000"]
+    assert figures["refused_ratio"] == 0.0
+    assert 0 < figures["ack_s"]["p50"] <= figures["ack_s"]["p99"]
+    shares = figures["written_ratio"]
+    assert 0 < shares["journal"] < 2
+    assert shares["disk"] == 0 or shares["disk"] >= shares["journal"]
 
 
 def test_command_line_runs_what_is_named(

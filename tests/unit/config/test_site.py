@@ -207,6 +207,24 @@ def test_limits_that_contradict_each_other_are_refused(tmp_path: Path, text: str
     assert {rule for rule, _ in told(findings_of(tmp_path, text))} == {"knob-law"}
 
 
+def test_keys_of_the_journal_are_files_beside_the_site_file_or_a_command(tmp_path: Path) -> None:
+    for name in ("new.key", "old.key"):
+        (tmp_path / name).touch()
+    text = "journal: {encryption: {key_file: new.key, key_files: [old.key]}}\n"
+    found = loaded(tmp_path, text).journal.encryption
+    assert (found.key_file, found.key_files) == (tmp_path / "new.key", (tmp_path / "old.key",))
+    text = "journal: {encryption: {key_command: [unseal, journal]}}\n"
+    assert loaded(tmp_path, text).journal.encryption.key_command == ("unseal", "journal")
+
+
+def test_keys_of_the_journal_that_contradict_or_are_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.key").touch()
+    text = "journal:\n  encryption:\n    key_file: a.key\n    key_command: [unseal]\n"
+    assert told(findings_of(tmp_path, text)) == [("knob-law", 4)]
+    text = "journal:\n  encryption:\n    key_file: b.key\n    key_files: [a.key, c.key]\n"
+    assert told(findings_of(tmp_path, text)) == [("no-such-file", 3), ("no-such-file", 4)]
+
+
 def test_largest_body_may_fill_the_queue_but_for_its_reserve(tmp_path: Path) -> None:
     text = "receive: {queue_max: 16MiB, grpc: {message_max: 1MiB}, http: {body_max: 15MiB}}\n"
     assert loaded(tmp_path, text).receive.http.body_max == 15 << 20

@@ -47,6 +47,7 @@ class Bench:
 
     delay_s: float = SOON_S
     first_sequence: int = 1
+    journal_bytes_max: int = 1 << 30
     records: list[GroupRecord] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
@@ -100,6 +101,7 @@ class Bench:
             forsake=self.forsaken.append,
             is_behind=self.is_behind,
             queued_rows=lambda: self.queued_rows,
+            journal_bytes_max=self.journal_bytes_max,
             **extra,
         )
         self.may_write.set()
@@ -340,6 +342,24 @@ async def test_empty_request_is_acknowledged_without_a_span() -> None:
         request.resource_spans.add().schema_url = "x"
         receipt = await asyncio.wait_for(bench.submit(payload(request.SerializeToString())), WAIT_S)
     assert (receipt.accepted, receipt.rejected) == (0, 0)
+
+
+async def test_a_small_journal_makes_small_groups_and_still_takes_a_large_request() -> None:
+    """A group above the journal's limit would be refused for ever, whoever tries again."""
+    size = len(body(1))
+    bench = Bench(journal_bytes_max=commit.JOURNAL_SHARES * 2 * size)
+    async with bench.running():
+        bench.may_write.clear()
+        first = await bench.start(payload(body(1)))
+        await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
+        later = await bench.start(payload(body(2)), payload(body(3)), payload(body(4)))
+        assert isinstance((await finished(later[2:]))[0], OverloadedError)
+        bench.may_write.set()
+        await finished([*first, *later[:2]])
+        large = await bench.start(payload(body(*range(10, 30))))
+        (receipt,) = await finished(large)
+        assert isinstance(receipt, Receipt)
+    assert max(len(each) for each in bench.bodies[:-1]) <= 2 * size
 
 
 async def test_another_batch_takes_over_between_two_groups_and_nothing_is_refused() -> None:
