@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME ...] [--quick] [--json FILE]`.
 
-Without a name all of them run, overload for a minute; when it is named it takes its ten minutes.
+Without a name all of them run, overload for a minute and backlog with 256 MiB; when they are named
+they take ten minutes and 2 GiB.
 
 Law: the machine and how busy it is are printed before and after, because a figure from a busy
 machine says nothing about the code.
@@ -14,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import decode, durable, ingest, overload, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals
 from benchmarks.report import Report, machine, plain, render
 
 
@@ -36,6 +37,11 @@ OVERLOAD: Final = {
     Length.QUICK: (3.0, 2.0, 2),
     Length.USUAL: (60.0, 8.0, 4),
     Length.WHOLE: (600.0, 10.0, 4),
+}
+BACKLOG_BYTES: Final = {
+    Length.QUICK: 32 << 20,
+    Length.USUAL: 256 << 20,
+    Length.WHOLE: 2 << 30,
 }
 
 
@@ -70,6 +76,10 @@ def _run_overload(length: Length) -> Report:
     return overload.run(run_s=run_s, calibrate_s=calibrate_s, processes=processes)
 
 
+def _run_backlog(length: Length) -> Report:
+    return backlog.run(limit_bytes=BACKLOG_BYTES[length])
+
+
 BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "decode": _run_decode,
     "signals": _run_signals,
@@ -77,6 +87,7 @@ BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "ingest": _run_ingest,
     "durable": _run_durable,
     "overload": _run_overload,
+    "backlog": _run_backlog,
 }
 
 

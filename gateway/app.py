@@ -28,12 +28,13 @@ from gateway.config import SiteConfig
 from gateway.config.units import is_loopback, split_address
 from gateway.contract.plan import Plan
 from gateway.core import Hooks, read_deliveries
+from gateway.deliveries import Letters
 from gateway.dives import Dives, cleaner
 from gateway.errors import JournalUnavailableError, WeirError
 from gateway.forward.alertmanager import AlertSender
 from gateway.forward.alerts import AlertContext
-from gateway.forward.build import make_sender
-from gateway.forward.outbox import Pending, Settlement
+from gateway.forward.build import make_sender, make_windows
+from gateway.forward.records import Pending, Settlement, Want
 from gateway.forward.sender import Forwarder
 from gateway.home import FREE_BYTES_MIN
 from gateway.journal.commit import GroupCommit
@@ -130,20 +131,21 @@ class Gateway:
                 health = tasks.create_task(self._watch_health())
                 leases = tasks.create_task(self._watch_leases())
                 reloads = tasks.create_task(self._reloads.run())
+                watchers = [health, leases, reloads]
                 senders = [tasks.create_task(each.run()) for each in self._forwarders]
                 senders.append(tasks.create_task(self._alerts.run()))
                 try:
                     async with AsyncExitStack() as listening:
                         addresses = await self._listen(listening)
                         incidents = self._intake.incidents
-                        audits = tasks.create_task(incidents.run(self._api.audit.note))
+                        watchers.append(tasks.create_task(incidents.run(self._api.audit.note)))
                         process.settle()
                         on_ready(addresses)
                         await stop.wait()
                         log.info("stopping")
                         self._admission.drain()
                 finally:
-                    for task in (health, leases, reloads, audits):
+                    for task in watchers:
                         task.cancel()
                     self._commit.close()
                     # Waited for, not awaited: if it failed, the rest of the stop must still happen.
@@ -217,6 +219,7 @@ class Gateway:
                 mark=self._mark,
                 rng=rng,
                 bytes_per_second=section.bytes_per_second,
+                windows=make_windows(section),
             )
             for section in config.forward
         ]
@@ -237,6 +240,8 @@ class Gateway:
                     blocked=lambda: self._admission.blocked,
                     journal_error=lambda: self._journal_error,
                     in_storage=self._in_storage,
+                    letters=Letters(self._rooms, self._in_storage, self._wake_forwarders),
+                    forward_status=lambda: [each.status for each in self._forwarders],
                     dives=Dives(self._rooms, self._retriever),
                     dive_counts=self._retriever.counts,
                 ),
@@ -399,13 +404,13 @@ class Gateway:
         for forwarder in self._forwarders:
             forwarder.wake()
 
-    async def _fetch(self, destination: str, bytes_max: int) -> Sequence[Pending]:
+    async def _fetch(self, destination: str, want: Want) -> Sequence[Pending]:
         rooms = self._rooms
 
         def work() -> Sequence[Pending]:
             # In a transaction, because that maps the errors of a failing disk.
             with rooms.checkpoint.transaction() as connection:
-                return rooms.outbox.next(connection, destination, bytes_max)
+                return rooms.outbox.next(connection, destination, want)
 
         found: Sequence[Pending] = await self._in_storage(work)
         return found
@@ -421,6 +426,10 @@ class Gateway:
             deliveries = read_deliveries(rooms.outbox, connection)
         rooms.ledger.flushed({}, deliveries)
         rooms.tally.bytes["forward"] += sent
+        try:
+            rooms.outbox.vacuum(rooms.checkpoint.connection)
+        except WeirError as error:
+            log.warning("space not given back, tried again later error=%s", error)
 
 
 def _guard(work: Callable[[], Made], set_aside: Callable[[Exception], None]) -> Made | None:

@@ -183,6 +183,7 @@ class Transport(IntEnum):
 class Payload:
     """One request body that passed admission: inflated OTLP protobuf bytes.
 
+    `ticket` is the booking of its bytes in the intake's account.
     Units: arrival_ns Unix nanoseconds, stamped once in `receive`; wire_bytes as on the wire.
     """
 
@@ -192,6 +193,7 @@ class Payload:
     identity: str
     arrival_ns: int
     wire_bytes: int
+    ticket: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

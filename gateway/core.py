@@ -428,14 +428,16 @@ class Core:
 
 
 def read_deliveries(outbox: Outbox, connection: Any) -> Deliveries:
-    """Read the totals of the configured destinations."""
-    totals = outbox.counts(connection)
+    """Read the totals of the configured destinations, and how long the oldest has waited."""
+    outbox.look(connection)
+    totals, causes = outbox.counts(connection), outbox.causes(connection)
     return {
         name: {
             signal: Delivery(
                 pending=counts.pending_items,
                 forwarded=counts.forwarded_items,
                 dead=counts.dead_items,
+                dead_by=causes.get((name, signal), {}),
             )
             for signal, counts in totals[name].items()
         }

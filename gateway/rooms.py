@@ -6,6 +6,7 @@ last seal, plus every journal record after it.
 
 import hashlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from gateway.config import SiteConfig
 from gateway.contract.plan import Plan
 from gateway.core import Core, Hooks, Process, read_deliveries
 from gateway.decide import Decide
-from gateway.errors import StartError
+from gateway.errors import CorruptDataError, StartError
 from gateway.forward.outbox import Outbox
 from gateway.home import FREE_BYTES_MIN, Home, open_home, site_key
 from gateway.journal.checkpoint import Checkpoint, Saved
@@ -104,7 +105,11 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         saved = checkpoint.load()
         journal = _open_journal(config, home, saved)
         opened.callback(journal.close)
-        rooms = _join(config, plan, hooks, guard, _Base(home, key, checkpoint, journal))
+        try:
+            rooms = _join(config, plan, hooks, guard, _Base(home, key, checkpoint, journal))
+        except sqlite3.DatabaseError as error:
+            # Nothing else than damage makes a statement fail that worked in the last run.
+            raise CorruptDataError(f"the database cannot be used: {error}") from error
         opened.callback(rooms.storage.shutdown)
         _recover(rooms, saved)
         opened.pop_all()
@@ -126,7 +131,7 @@ def _join(
         age_max_s=config.store.age_max,
         contracts=[contract.model for contract in plan.contracts],
     )
-    outbox = Outbox([section.name for section in config.forward])
+    outbox = Outbox([section.name for section in config.forward], bytes_max=config.outbox.bytes_max)
     with checkpoint.transaction() as connection:
         store.prepare(connection)
         outbox.prepare(connection)

@@ -14,10 +14,12 @@ import psutil
 
 from gateway import __version__, anomalies
 from gateway.api import sources as api
+from gateway.api.outbox import DeadLetters
 from gateway.batch import AnomalyId, DiveId
 from gateway.config.units import format_duration
+from gateway.deliveries import accounting, destinations, waiting
+from gateway.forward.sender import ForwardStatus
 from gateway.home import FREE_BYTES_MIN
-from gateway.ledger import UNDELIVERABLE
 from gateway.measure import Snapshot
 from gateway.measure.devices import NO_DELAY
 from gateway.measure.snapshot import BaselineState, SeriesView, SloView
@@ -44,6 +46,8 @@ class Live:
     journal_error: Callable[[], str]
     in_storage: Callable[[Callable[[], Any]], Awaitable[Any]]
     dives: api.Dives
+    letters: DeadLetters
+    forward_status: Callable[[], Sequence[ForwardStatus]]
     dive_counts: Callable[[], Mapping[Any, int]]
 
 
@@ -117,6 +121,7 @@ class _Reader:
             store_bytes=rooms.store.bytes_used,
             store_segments=len(rooms.store.segments),
             store_pending_rows=rooms.store.pending_rows,
+            destinations=tuple(destinations(rooms, self._live.forward_status())),
         )
 
     def readiness(self) -> Sequence[api.Check]:
@@ -139,8 +144,9 @@ class _Reader:
         """Give every metric that does not come from the measurements."""
         rooms = self._rooms
         return [
-            *self._accounting(),
+            *accounting(rooms.ledger.snapshot()),
             *self._refused(),
+            *waiting(destinations(rooms, self._live.forward_status())),
             *(
                 api.Sample(name="weir_bytes_total", labels={"stage": stage}, value=count)
                 for stage, count in rooms.tally.bytes.items()
@@ -174,27 +180,6 @@ class _Reader:
         counters = self._measured().counters
         yield api.Sample(name="weir_clock_skew_events_total", value=counters.clamped)
         yield api.Sample(name="weir_late_events_total", value=counters.late + counters.too_late)
-
-    def _accounting(self) -> Iterator[api.Sample]:
-        snapshot = self._rooms.ledger.snapshot()
-        for name, label, items in (
-            ("weir_received_items_total", "transport", snapshot.received),
-            ("weir_sampled_out_items_total", "rule", snapshot.sampled_out),
-            ("weir_quarantined_items_total", "reason", snapshot.quarantined),
-        ):
-            for (signal, value), count in items.items():
-                yield api.Sample(name=name, labels={"signal": signal, label: value}, value=count)
-        for balance in snapshot.balances():
-            labels = {"destination": balance.destination or "none", "signal": balance.signal}
-            yield api.Sample(
-                name="weir_forwarded_items_total", labels=labels, value=balance.forwarded
-            )
-            yield api.Sample(
-                name="weir_dropped_items_total",
-                labels={**labels, "reason": UNDELIVERABLE},
-                value=balance.dropped,
-            )
-            yield api.Sample(name="weir_pending_items", labels=labels, value=balance.pending)
 
     def _refused(self) -> Iterator[api.Sample]:
         counters = self._live.counters
@@ -337,6 +322,7 @@ def make_sources(rooms: Rooms, live: Live) -> api.Sources:
         operations=reader.operations,
         anomalies=_Anomalies(rooms, live),
         dives=live.dives,
+        dead_letters=live.letters,
     )
 
 

@@ -149,7 +149,7 @@ class AuditLog:
                 self._append(line)
             except OSError as error:
                 raise RetryableError(
-                    f"the audit log cannot be written ({error.strerror}), so no trace is shown"
+                    f"the audit log cannot be written ({error.strerror}), so nothing is done"
                 ) from error
             self._last, self._sequence = digest, self._sequence + 1
 

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from gateway.config.hours import check_hours
 from gateway.config.units import (
     DAY,
     GIB,
@@ -66,6 +67,10 @@ def _path(value: Any) -> Any:
     return value
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 def _address(value: str) -> str:
     split_address(value)
     return value
@@ -77,6 +82,7 @@ FilePath = Annotated[Path, BeforeValidator(_path), Kind("path", "certs/site.pem"
 Address = Annotated[str, AfterValidator(_address), Kind("host:port", "127.0.0.1:4317")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), Kind("name", "dock-7")]
 Url = Annotated[str, Field(min_length=1, max_length=2048), Kind("URL", "http://127.0.0.1:9093")]
+DailyHours = Annotated[str, AfterValidator(check_hours), Kind("daily hours", "01:00-05:00")]
 Rule = Annotated[str, Kind("keep rule", "duration > 500ms")]
 
 
@@ -278,6 +284,38 @@ class ForwardSection(Section):
     bytes_per_second: Size | None = Field(
         default=None, ge=1, le=TIB, description="largest send rate in bytes; null is no limit"
     )
+    window: Annotated[tuple[DailyHours, ...], BeforeValidator(_one_or_more)] = Field(
+        default=(),
+        max_length=8,
+        description=(
+            "daily hours in which backlog is sent, that is what has waited longer than live_age; in"
+            " local time, with a Z at the end in UTC. Outside them only younger data is sent, at"
+            " once; inside them it goes first and backlog gets at least half. Each of the two keeps"
+            " its order. Hours that do not come for 24 h of running time, because the clock is"
+            " wrong, are taken as come. Empty: everything at once and in one order;"
+            " 00:00-24:00: at once, and young data does not wait behind backlog"
+        ),
+    )
+    live_age: Duration = Field(
+        default=15 * MINUTE,
+        ge=0.0,
+        le=30 * DAY,
+        description="how long data waits before it is backlog; 0s: all of it is, always",
+    )
+
+
+class OutboxSection(Section):
+    """What waits on disk for destinations."""
+
+    bytes_max: Size = Field(
+        default=4 * GIB,
+        ge=MIB,
+        le=64 * TIB,
+        description=(
+            "largest size on disk of what waits for all destinations, and of dead letters, which"
+            " take a quarter of it or 256MiB at most; past it the oldest frames are given up"
+        ),
+    )
 
 
 class RemoteWriteSection(Section):
@@ -370,6 +408,9 @@ class SiteConfig(Section):
     )
     forward: tuple[ForwardSection, ...] = Field(
         default=(), max_length=16, description="destinations of exported telemetry"
+    )
+    outbox: OutboxSection = Field(
+        default_factory=OutboxSection, description="what waits for destinations"
     )
     remote_write: tuple[RemoteWriteSection, ...] = Field(
         default=(), max_length=16, description="remote-write receivers; not available yet"

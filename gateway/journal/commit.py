@@ -43,7 +43,7 @@ Observe = Callable[[Sequence[float], int], None]
 class GroupCommit:
     """The open group and the one that is being written.
 
-    `forsake` is given a payload whose client has gone and whose group was refused;
+    `forsake` is given the ticket of a payload whose client has gone and whose group was refused;
     `is_behind` says whether the core has not yet begun with the groups before.
     """
 
@@ -56,7 +56,7 @@ class GroupCommit:
         next_sequence: int,
         delay_s: float,
         observe: Observe,
-        forsake: Callable[[Payload], None],
+        forsake: Callable[[int], None],
         is_behind: Callable[[], bool],
         journal_bytes_max: int = JOURNAL_SHARES * OPEN_BYTES_MAX,
         clock: Callable[[], float] = time.perf_counter,
@@ -72,8 +72,8 @@ class GroupCommit:
         self._open_bytes_max = min(OPEN_BYTES_MAX, journal_bytes_max // JOURNAL_SHARES)
         self._group_bytes_max = min(GROUP_BYTES_MAX, self._open_bytes_max // 2)
         self._clock = clock
-        # Of each request its future and receipt, when it came, and the payload itself.
-        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, Payload]] = []
+        # Of each request its future and receipt, when it came, and the ticket of its payload.
+        self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
@@ -95,7 +95,7 @@ class GroupCommit:
             raise OverloadedError("the group before is still being written")
         receipt = self._open.add(payload)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, receipt, self._clock(), payload))
+        self._waiting.append((future, receipt, self._clock(), payload.ticket))
         if len(self._waiting) == 1:
             self._opened.set()
         if self._open.spans >= GROUP_SPANS_MAX or self._open.bytes >= self._group_bytes_max:
@@ -105,7 +105,7 @@ class GroupCommit:
         except asyncio.CancelledError:
             # Refused and cancelled in one turn of the loop: the caller hears of the second only.
             if not future.cancelled() and future.exception() is not None:
-                self._forsake(payload)
+                self._forsake(payload.ticket)
             raise
 
     def exchange(self, open_batch: OpenBatch, announce: Callable[[], None]) -> None:
@@ -162,9 +162,9 @@ class GroupCommit:
             await self._append(record_of(batch))
         except WeirError as error:
             announce()
-            for future, _, _, payload in waiting:
+            for future, _, _, ticket in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
-                    self._forsake(payload)
+                    self._forsake(ticket)
                 else:
                     future.set_exception(error)
             return

@@ -30,7 +30,7 @@ from itertools import product
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.batch import Payload, Signal, Transport
+from gateway.batch import Signal, Transport
 from gateway.config import RESERVE_PARTS, DeviceSection
 from gateway.errors import (
     ForbiddenError,
@@ -160,8 +160,10 @@ class Admission:
         self._held_bytes = 0
         self._paused = ""
         self._draining = False
-        # Bodies that the core has, or will have, in the order in which they were submitted.
-        self._queued: OrderedDict[int, tuple[Payload, Device, bool]] = OrderedDict()
+        # Size, device and class of the bodies that the core has, or will have, by ticket, in the
+        # order in which they were submitted. Not the bodies: the open batch has copied them.
+        self._queued: OrderedDict[int, tuple[int, Device, bool]] = OrderedDict()
+        self._ticket = 0
         self.devices = Devices(device or DeviceSection(), clock)
         self.counters = Counters()
         self._limit(bytes_max)
@@ -279,18 +281,18 @@ class Admission:
         self._held_bytes += total - hold.size_bytes
         hold.size_bytes, hold.small = total, small
 
-    def queue(self, hold: "Hold", payload: Payload) -> None:
-        """Leave what a hold has, which is the payload's body, to the core."""
+    def queue(self, hold: "Hold") -> int:
+        """Leave what a hold has, which is a whole body, to the core; returns its ticket."""
         device = hold.device
         assert device is not None
-        assert hold.size_bytes == len(payload.body)
-        self._queued[id(payload)] = (payload, device, hold.small)
+        self._ticket += 1
+        self._queued[self._ticket] = (hold.size_bytes, device, hold.small)
         hold.size_bytes, hold.small = 0, True
+        return self._ticket
 
-    def forsake(self, payload: Payload) -> None:
-        """Give back the body of a payload that the core will never see."""
-        _, device, small = self._queued.pop(id(payload))
-        self._free(payload, device, small=small)
+    def forsake(self, ticket: int) -> None:
+        """Give back a body that the core will never see."""
+        self._free(*self._queued.pop(ticket))
 
     def release(self, size_bytes: int) -> None:
         """Give back the bodies of a batch that the core has processed.
@@ -300,14 +302,14 @@ class Admission:
         batch, no more and no less.
         """
         while size_bytes > 0:
-            _, (payload, device, small) = self._queued.popitem(last=False)
-            size_bytes -= len(payload.body)
-            self._free(payload, device, small=small)
+            _, (size, device, small) = self._queued.popitem(last=False)
+            size_bytes -= size
+            self._free(size, device, small)
         assert size_bytes == 0
 
-    def _free(self, payload: Payload, device: Device, *, small: bool) -> None:
-        self._held_bytes -= len(payload.body)
-        _book(device, -len(payload.body), small=small)
+    def _free(self, size_bytes: int, device: Device, small: bool) -> None:
+        self._held_bytes -= size_bytes
+        _book(device, -size_bytes, small=small)
         self.devices.settle(device)
 
     def delay_s(self, error: WeirError) -> float | None:

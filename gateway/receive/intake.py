@@ -64,13 +64,13 @@ class Intake:
             identity=identity,
             arrival_ns=self._now_ns(),
             wire_bytes=wire_bytes,
+            ticket=self.admission.queue(hold),
         )
         counters.inflated_bytes += len(body)
-        self.admission.queue(hold, payload)
         try:
             receipt = await self._submit(payload)
         except RequestError:
-            self.admission.forsake(payload)
+            self.admission.forsake(payload.ticket)
             raise
         counters.accepted_items[transport] += receipt.accepted
         if receipt.rejected:

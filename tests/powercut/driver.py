@@ -23,7 +23,7 @@ from gateway import core
 from gateway.batch import Batch
 from gateway.core import Hooks, read_deliveries
 from gateway.errors import RetryableError, WeirError
-from gateway.forward.records import Settlement
+from gateway.forward.records import Settlement, Want
 from gateway.journal.commit import GroupCommit
 from gateway.journal.log import GroupRecord
 from gateway.rooms import Rooms, open_rooms
@@ -131,7 +131,7 @@ class Session:
 
         def work() -> None:
             with rooms.checkpoint.transaction() as connection:
-                found = rooms.outbox.next(connection, DESTINATION, 1)
+                found = rooms.outbox.next(connection, DESTINATION, Want(bytes_max=1))
             if found:
                 with rooms.checkpoint.transaction() as connection:
                     settlement = Settlement(delivered=(found[0].id,))

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.batch import Batch, Payload, Signal, Transport
+from gateway.forward.records import Want
 from gateway.journal.commit import record_of
 from gateway.ledger import Balance
 from gateway.pipeline import batch_items
@@ -118,7 +119,7 @@ def frames(bench: Bench) -> list[tuple[Signal, int, bytes]]:
     """List signal, items and raw body of all frames; each says what it holds."""
     connection = bench.rooms.checkpoint.connection
     found = []
-    for each in bench.rooms.outbox.next(connection, "cloud", 1 << 30):
+    for each in bench.rooms.outbox.next(connection, "cloud", Want(bytes_max=1 << 30)):
         raw = zstandard.ZstdDecompressor().decompress(each.body)
         assert len(raw) == each.raw_bytes
         message = REQUESTS[each.signal].FromString(raw)

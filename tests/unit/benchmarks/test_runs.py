@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, durable, ingest, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, pipeline, signals
 from benchmarks.__main__ import BENCHMARKS, Length, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
@@ -28,6 +28,15 @@ def test_signals_run() -> None:
     assert set(report.figures) == {"metrics", "logs"}
     assert all(figure.median > 0 for row in report.figures.values() for figure in row.values())
     assert [len(table.rows) for table in report.tables] == [2, 2]
+
+
+def test_backlog_goes_past_its_limit_and_drains() -> None:
+    figures = backlog.run(limit_bytes=2 << 20, body_bytes=64 << 10).figures
+    assert figures["drain_mb_per_s"] > 0
+    assert figures["rss_above_idle_bytes"] > 0
+    # The limit is far below what SQLite keeps of its log.
+    assert figures["disk_ratio_filling"] > 0.9
+    assert 0 < sum(figures["seconds_by_step"].values()) <= 1
 
 
 def test_pipeline_runs_and_keeps_what_the_rate_says() -> None:

@@ -419,3 +419,29 @@ def test_any_value_anywhere_is_accepted_or_a_finding(
     with suppress(InvalidConfigError):
         site = load_site(file) if as_file else load_site(None, overrides)
         assert isinstance(site, SiteConfig)
+
+
+def test_a_window_is_one_text_or_several_and_its_knobs_are_described(tmp_path: Path) -> None:
+    text = "forward:\n  - name: cloud\n    otlp: {endpoint: 'http://127.0.0.1:1'}\n    window: "
+    assert loaded(tmp_path, text + "01:00-05:00\n").forward[0].window == ("01:00-05:00",)
+    site = loaded(tmp_path, text + "['22:00-04:00Z', '12:00-13:00']\n    live_age: 0s\n")
+    assert site.forward[0].window == ("22:00-04:00Z", "12:00-13:00")
+    assert site.forward[0].live_age == 0.0
+    knobs = {knob.path: knob for knob in describe()}
+    assert knobs["forward[].window"].type == "list of daily hours"
+    assert knobs["forward[].live_age"].default == "15m"
+    assert knobs["outbox.bytes_max"].default == "4GiB"
+
+
+@pytest.mark.parametrize(
+    "window", ["nightly", "[01:00-05:00, 5-6]", "01:00-01:00", "60", "[]x", "{from: 1}"]
+)
+def test_a_window_that_cannot_be_read_says_what_to_write(tmp_path: Path, window: str) -> None:
+    otlp = "otlp: {endpoint: 'http://127.0.0.1:1'}"
+    findings = findings_of(
+        tmp_path, f"forward:\n  - name: cloud\n    {otlp}\n    window: {window}\n"
+    )
+    assert findings
+    assert all(
+        "01:00-05:00" in finding.instead or finding.rule == "yaml-syntax" for finding in findings
+    )

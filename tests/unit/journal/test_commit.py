@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
@@ -27,6 +27,7 @@ from tests.plans import add_span
 WAIT_S = 5.0
 SOON_S = 0.001
 LATE_S = 3600.0
+TICKET = 7
 
 
 def body(*numbers: int) -> bytes:
@@ -34,6 +35,10 @@ def body(*numbers: int) -> bytes:
     for number in numbers:
         add_span(request, number)
     return request.SerializeToString()
+
+
+def ticketed(content: bytes) -> Payload:
+    return replace(payload(content), ticket=TICKET)
 
 
 @dataclass(slots=True)
@@ -47,7 +52,7 @@ class Bench:
     bodies: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     observed: list[tuple[list[float], int]] = field(default_factory=list)
-    forsaken: list[Payload] = field(default_factory=list)
+    forsaken: list[int] = field(default_factory=list)
     behind: Iterator[bool] = field(default_factory=lambda: repeat(False))
     asked: int = 0
     events: list[str] = field(default_factory=list)
@@ -274,13 +279,13 @@ async def test_bytes_of_a_client_that_left_a_refused_group_are_given_back() -> N
     bench = Bench(failures=[JournalUnavailableError("disk full")])
     async with bench.running():
         bench.may_write.clear()
-        gone, stays = await bench.start(payload(body(1)), payload(body(2)))
+        gone, stays = await bench.start(ticketed(body(1)), payload(body(2)))
         await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
         gone.cancel()
         bench.may_write.set()
         _, refused = await finished([gone, stays])
     assert isinstance(refused, JournalUnavailableError)
-    assert [each.body for each in bench.forsaken] == [body(1)]
+    assert bench.forsaken == [TICKET]
 
 
 async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_back() -> None:
@@ -288,7 +293,7 @@ async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_b
     bench = Bench(failures=[JournalUnavailableError("disk full")])
     async with bench.running():
         bench.may_write.clear()
-        (gone,) = await bench.start(payload(body(1)))
+        (gone,) = await bench.start(ticketed(body(1)))
         await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
         bench.may_write.set()
         await asyncio.sleep(0)  # one turn: the writer has met the failure, the request has not
@@ -296,7 +301,7 @@ async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_b
         gone.cancel()
         (lost,) = await finished([gone])
     assert isinstance(lost, asyncio.CancelledError)
-    assert [each.body for each in bench.forsaken] == [body(1)]
+    assert bench.forsaken == [TICKET]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import random
 from contextlib import suppress
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import Payload, Signal, Transport
 from gateway.errors import (
     ANSWERS,
     JournalUnavailableError,
@@ -48,18 +48,18 @@ def held(account: Admission, key: str, size: int, declared: int = 0) -> Hold:
     return hold
 
 
-def queue(hold: Hold, account: Admission) -> Payload:
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A body that the core has. Units: bytes."""
+
+    ticket: int
+    size: int
+
+
+def queue(hold: Hold, account: Admission) -> Queued:
     """Let the core have what a hold has."""
-    payload = Payload(
-        body=bytes(hold.size_bytes),
-        signal=Signal.TRACES,
-        transport=Transport.HTTP,
-        identity="",
-        arrival_ns=0,
-        wire_bytes=0,
-    )
-    account.queue(hold, payload)
-    return payload
+    size = hold.size_bytes
+    return Queued(account.queue(hold), size)
 
 
 def test_the_last_byte_fits_and_one_more_does_not() -> None:
@@ -80,11 +80,11 @@ class Model:
     def __init__(self, bytes_max: int) -> None:
         self.account = admission(bytes_max)
         self.holds: list[Hold] = []
-        self.queued: list[Payload] = []
+        self.queued: list[Queued] = []
 
     def check(self) -> None:
         reading = sum(hold.size_bytes for hold in self.holds)
-        waiting = sum(len(payload.body) for payload in self.queued)
+        waiting = sum(each.size for each in self.queued)
         assert self.account.held_bytes == reading + waiting <= self.account.bytes_max
         devices = {hold.device for hold in self.holds if hold.device}
         busy = {key for key, _ in self.account.devices.held().items()}
@@ -114,10 +114,10 @@ def test_the_account_equals_the_sum_of_what_was_taken_and_stays_within(
                 holds.append(account.enter(f"device-{which}", size))
         elif step == "release" and queued:
             batch = 1 + which % len(queued)
-            account.release(sum(len(payload.body) for payload in queued[:batch]))
+            account.release(sum(each.size for each in queued[:batch]))
             del queued[:batch]
         elif step == "forsake" and queued:
-            account.forsake(queued.pop(which % len(queued)))
+            account.forsake(queued.pop(which % len(queued)).ticket)
         elif hold is not None and step == "grow":
             with suppress(OverloadedError):
                 hold.grow(size)
@@ -131,7 +131,7 @@ def test_the_account_equals_the_sum_of_what_was_taken_and_stays_within(
         model.check()
     for hold in holds:
         hold.close()
-    account.release(sum(len(payload.body) for payload in queued))
+    account.release(sum(each.size for each in queued))
     assert account.held_bytes == 0
     assert account.devices.held() == {}
 
@@ -227,10 +227,10 @@ def test_what_a_hold_hands_over_stays_in_the_account() -> None:
     hold = account.enter("a")
     hold.grow(50)
     hold.shrink_to(30)
-    payload = queue(hold, account)
+    queued = queue(hold, account)
     hold.close()
-    assert account.held_bytes == 30
-    account.release(len(payload.body))
+    assert account.held_bytes == queued.size == 30
+    account.release(queued.size)
     assert account.held_bytes == 0
 
 

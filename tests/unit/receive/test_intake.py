@@ -41,6 +41,7 @@ async def test_a_payload_carries_what_was_known_at_the_socket(signal: Signal) ->
             identity="camera",
             arrival_ns=NOW_NS,
             wire_bytes=7,
+            ticket=1,
         )
     ]
 

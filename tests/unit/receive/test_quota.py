@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import Payload, Signal, Transport
 from gateway.config import DeviceSection
 from gateway.errors import OverloadedError, QuotaExceededError
 from gateway.receive.admission import Admission
@@ -164,7 +163,7 @@ def simulate(seed: int, loud: int) -> tuple[dict[str, int], dict[str, int]]:
     size = 20 * KIB
     offered: dict[str, int] = {}
     refused: dict[str, int] = {}
-    queued: deque[Payload] = deque()
+    queued: deque[int] = deque()  # bytes
     quiet = [f"quiet-{number}" for number in range(9)]
     for _ in range(1_000):
         # Nine quiet devices at a fifth of what the core does, the loud one at `loud` times it.
@@ -175,21 +174,13 @@ def simulate(seed: int, loud: int) -> tuple[dict[str, int], dict[str, int]]:
             try:
                 with account.enter(key, size) as hold:
                     hold.grow(size)
-                    payload = Payload(
-                        body=bytes(size),
-                        signal=Signal.TRACES,
-                        transport=Transport.HTTP,
-                        identity=key,
-                        arrival_ns=0,
-                        wire_bytes=size,
-                    )
-                    account.queue(hold, payload)
-                    queued.append(payload)
+                    account.queue(hold)
+                    queued.append(size)
             except OverloadedError:
                 refused[key] = refused.get(key, 0) + 1
         done = 0
-        while queued and done + len(queued[0].body) <= served:
-            done += len(queued.popleft().body)
+        while queued and done + queued[0] <= served:
+            done += queued.popleft()
         account.release(done)
     return offered, refused
 
