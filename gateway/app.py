@@ -184,6 +184,7 @@ class Gateway:
             queued_rows=lambda: rooms.core.queued_rows,
             journal_bytes_max=config.journal.bytes_max,
         )
+        rooms.core.follow(lambda: self._commit.oldest_ns)
         self._intake = intake = Intake(
             submit=self._commit.submit,
             now_ns=time.time_ns,

@@ -33,8 +33,7 @@ from gateway.journal.log import Journal
 from gateway.ledger import Ledger
 from gateway.otlp.encode import Chunk, FrameBuilder
 from gateway.pipeline import (
-    Outcome,
-    ParcelOutcome,
+    Process,
     Stages,
     batch_items,
     parcel_items,
@@ -69,14 +68,6 @@ class Hooks:
     anomalies: Callable[[Sequence[Anomaly]], None]
     flushed: Callable[[], None]
     released: Callable[[int], None]  # bytes of bodies that are out of the queue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """The steps of the core; each gives None when it set its input aside."""
-
-    spans: Callable[[Batch], Outcome | None]
-    parcel: Callable[[Parcel, int], ParcelOutcome | None]  # with the sequence of its batch
 
 
 @dataclass(slots=True)
@@ -137,6 +128,7 @@ class Core:
         self._failed: Job | None = None
         self._next_store_s = 0.0
         self._abandoned = threading.Event()
+        self._oldest_ns: Callable[[], int | None] = lambda: None
         self.storage_error = ""
 
     # --- recovery, before the thread starts ---------------------------------------------------
@@ -206,6 +198,13 @@ class Core:
         self._rows_taken += batch.rows
         self._queue.put(batch)
 
+    def follow(self, oldest_ns: Callable[[], int | None]) -> None:
+        """Ask this for the arrival of the oldest request that is acknowledged next, before idling.
+
+        A replay meets that request first, however long its group takes to become durable.
+        """
+        self._oldest_ns = oldest_ns
+
     def between_batches(self, work: Work) -> None:
         """Queue work that runs in the core thread behind the batches of now, after a seal.
 
@@ -241,10 +240,7 @@ class Core:
             try:
                 item = self._queue.get(timeout=FLUSH_S)
             except queue.Empty:
-                with self._stages.lock:
-                    raised = self._stages.measure.advance(time.time_ns())
-                self._raise_anomalies(raised)
-                self._store_if_due()
+                self._idle()
                 continue
             if item is None:
                 break
@@ -261,6 +257,19 @@ class Core:
             self._hooks.released(item.held_bytes)
             self._store_if_due()
         self.seal()
+
+    def _idle(self) -> None:
+        """Do what time alone makes due, but nothing that a group under way comes before."""
+        # In this order: what was handed over since is in the queue, what was not is the oldest.
+        now_ns, oldest_ns = time.time_ns(), self._oldest_ns()
+        if self.is_behind():
+            return
+        with self._stages.lock:
+            raised = self._stages.measure.advance(
+                now_ns if oldest_ns is None else min(now_ns, oldest_ns)
+            )
+        self._raise_anomalies(raised)
+        self._store_if_due()
 
     def seal(self) -> None:
         """Write everything that is in memory, and wait for it."""

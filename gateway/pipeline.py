@@ -6,7 +6,7 @@ function serves live batches and replay, so that replaying the journal gives the
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,6 +117,14 @@ def _by_contract(
     kept = np.bincount(findings.contract[verdict.keep] % places, minlength=places)
     size = sum(len(chunk.body) for chunk in chunks)
     return (kept * size // max(1, int(kept.sum()))).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The steps of the core; each gives None when it set its input aside."""
+
+    spans: Callable[[Batch], Outcome | None]
+    parcel: Callable[[Parcel, int], ParcelOutcome | None]  # with the sequence of its batch
 
 
 def span_items(batch: Batch) -> dict[tuple[Signal, str], int]:

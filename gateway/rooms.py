@@ -6,6 +6,7 @@ last seal, plus every journal record after it.
 
 import hashlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,9 @@ from gateway.anonymize import Anonymizer
 from gateway.batch import Batch, Parcel
 from gateway.config import SiteConfig
 from gateway.contract.plan import Plan
-from gateway.core import Core, Hooks, Process
+from gateway.core import Core, Hooks
 from gateway.decide import Decide
-from gateway.errors import StartError
+from gateway.errors import CorruptDataError, StartError
 from gateway.forward.outbox import Outbox
 from gateway.home import FREE_BYTES_MIN, Home, open_home, site_key
 from gateway.journal.checkpoint import Checkpoint, Saved
@@ -30,7 +31,7 @@ from gateway.journal.log import Journal
 from gateway.ledger import Items, Ledger
 from gateway.measure import Measure, MeasureSettings
 from gateway.otlp.decode import OpenBatch
-from gateway.pipeline import Outcome, ParcelOutcome, Stages, parcel_items, span_items
+from gateway.pipeline import Outcome, ParcelOutcome, Process, Stages, parcel_items, span_items
 from gateway.recovery import Recovery, keep_aside
 from gateway.store.store import Store, limit_threads
 from gateway.tally import Tally
@@ -104,9 +105,13 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         saved = checkpoint.load()
         journal = _open_journal(config, home, saved)
         opened.callback(journal.close)
-        rooms = _join(config, plan, hooks, guard, _Base(home, key, checkpoint, journal))
-        opened.callback(rooms.storage.shutdown)
-        _recover(rooms, saved)
+        try:
+            rooms = _join(config, plan, hooks, guard, _Base(home, key, checkpoint, journal))
+            opened.callback(rooms.storage.shutdown)
+            _recover(rooms, saved)
+        except sqlite3.DatabaseError as error:
+            # Nothing else than damage makes a statement fail that worked in the last run.
+            raise CorruptDataError(f"the database cannot be used: {error}") from error
         opened.pop_all()
     return rooms
 

@@ -81,10 +81,18 @@ class GroupCommit:
         self._clock = clock
         # Of each request its future and receipt, when it came, and the ticket of its payload.
         self._waiting: list[tuple[asyncio.Future[Receipt], Receipt, float, int]] = []
+        # Arrival of the first request of the open group, and of the group that is being written.
+        self._opened_ns: int | None = None
+        self._writing_ns: int | None = None
         self._full = asyncio.Event()
         self._opened = asyncio.Event()
         self._closing = False
         self._next: tuple[OpenBatch, Callable[[], None]] | None = None
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """Arrival of the oldest request that was not handed over yet; read it from any thread."""
+        return self._writing_ns if self._writing_ns is not None else self._opened_ns
 
     async def submit(self, payload: Payload) -> Receipt:
         """Take one request into the open group and wait until it is durable.
@@ -106,6 +114,7 @@ class GroupCommit:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._waiting.append((future, receipt, self._clock(), payload.ticket))
         if len(self._waiting) == 1:
+            self._opened_ns = payload.arrival_ns
             self._opened.set()
         if (
             self._open.spans >= GROUP_SPANS_MAX
@@ -169,11 +178,13 @@ class GroupCommit:
         if not self._closing:
             self._full.clear()
             self._opened.clear()
+        self._writing_ns, self._opened_ns = self._opened_ns, None
         batch = self._open.take(self._sequence)
         announce = self._exchange()
         try:
             await self._append(record_of(batch))
         except WeirError as error:
+            self._writing_ns = None
             announce()
             for future, _, _, ticket in waiting:
                 if future.done():  # its client is gone, so nobody else gives the bytes back
@@ -184,6 +195,7 @@ class GroupCommit:
         self._sequence += 1
         # Handed on before the acknowledgements, so that a scrape that follows an answer counts it.
         self._hand_over(batch)
+        self._writing_ns = None
         announce()
         for future, receipt, _, _ in waiting:
             if not future.done():

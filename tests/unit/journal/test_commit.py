@@ -427,3 +427,18 @@ async def test_group_with_many_rows_is_closed_at_once(monkeypatch: pytest.Monkey
     async with bench.running():
         await asyncio.wait_for(bench.submit(payload(body(1))), WAIT_S)
     assert bench.bodies == [body(1)]
+
+
+async def test_the_oldest_request_is_known_until_its_group_is_handed_over() -> None:
+    bench = Bench(failures=[JournalUnavailableError("disk full")])
+    async with bench.running():
+        assert bench.commit.oldest_ns is None
+        bench.may_write.clear()
+        (first,) = await bench.start(payload(body(1), arrival_ns=5))
+        await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
+        (second,) = await bench.start(payload(body(2), arrival_ns=9))
+        assert bench.commit.oldest_ns == 5
+        bench.may_write.set()
+        await finished([first, second])
+        assert bench.bodies == [body(2)]
+        assert bench.commit.oldest_ns is None
