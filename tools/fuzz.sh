@@ -10,7 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-runs=${WEIR_FUZZ_RUNS:-1500000}
+runs=${WEIR_FUZZ_RUNS:-2500000}
 seed=${WEIR_SEED:-$RANDOM$RANDOM}
 # libFuzzer takes 32 bits, and chooses its own seed for 0.
 seed=$((seed % 4294967295 + 1))
@@ -116,7 +116,10 @@ run() { # TARGET
         "$made/corpus/$target" "tests/fuzz/corpus/$target" >"$log" 2>&1 || crashes=1
     report "$target" "$log" "$crashes"
     if [ "$crashes" = 1 ]; then
-        grep -v '^#\|^INFO: \|NEW_FUNC' "$log" | tail -n 60 >&2
+        # From what was found to its call stack; the rest stands in the log.
+        awk '/ERROR: |runtime error: |^driver: / { found = 1 } found && printed++ < 40' "$log" >&2
+        say "see build/fuzz/$target.log"
+        sed -n 's/.*Test unit written to /fuzz: the input is /p' "$log"
         return 1
     fi
 }
@@ -135,4 +138,4 @@ failed=0
 for target in "$@"; do
     run "$target" || failed=1
 done
-[ "$failed" = 0 ] || fail "something was found; see build/fuzz/finds and tools/fuzz.sh"
+[ "$failed" = 0 ] || fail "a target failed; repeat its input with tools/fuzz.sh TARGET FILE"

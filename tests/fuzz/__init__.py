@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.conftest import FUZZ
 
-GUIDED_RUNS: Final = 1_500_000  # as in tools/fuzz.sh; all of a fuzz run takes about ten minutes
+GUIDED_RUNS: Final = 2_500_000  # as in tools/fuzz.sh; all of a fuzz run takes about ten minutes
 CHECK_RUNS: Final = 20_000
 
 
