@@ -5,9 +5,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
+# Tests that take samples in `make test` and everything in `make fuzz`.
+EXHAUSTIVE := $(addprefix tests/,laws/test_power_cut.py laws/test_storage_faults.py \
+	laws/test_journal_bytes.py laws/test_journal_crash.py laws/test_journal_damage.py flow/test_kill.py)
 LINTED := gateway collectors dashboards tests benchmarks setup.py
 
-.PHONY: help build packages demo test lint bench fuzz clean
+.PHONY: help build packages clients demo test lint bench fuzz clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -18,10 +21,13 @@ build: ## create .venv and compile the kernels
 packages: ## install the Debian packages that tests use, if allowed
 	@tools/packages.sh prometheus prometheus-alertmanager
 
+clients: build ## install the npm packages that tests use, if npm can
+	@tools/clients.sh
+
 demo: build ## run the gateway, an emulated fleet and the whole story
 	$(PYTHON) -m gateway demo
 
-test: build packages ## run all tests
+test: build packages clients ## run all tests
 	$(PYTHON) -m pytest
 
 lint: build ## check style and types
@@ -33,7 +39,7 @@ bench: build ## print the benchmarks
 	$(PYTHON) -m benchmarks
 
 fuzz: build ## run the long fuzz tests; WEIR_FUZZ_RUNS=n, WEIR_SEED=n repeats a run
-	WEIR_FUZZ=1 $(PYTHON) -m pytest tests/fuzz
+	WEIR_FUZZ=1 $(PYTHON) -m pytest tests/fuzz $(EXHAUSTIVE)
 	@tools/fuzz.sh
 
 clean: ## remove everything the other targets made

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [decode|signals|pipeline|ingest ...] [--quick] [--json FILE]`.
+"""`python -m benchmarks [NAME ...] [--quick] [--json FILE]`.
+
+Without a name all of them run, overload for a minute and backlog with 256 MiB; when they are named
+they take ten minutes and 2 GiB.
 
 Law: the machine and how busy it is are printed before and after, because a figure from a busy
 machine says nothing about the code.
@@ -8,44 +11,83 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import decode, ingest, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals
 from benchmarks.report import Report, machine, plain, render
 
-# Seconds for each measured figure: of CPU, but of the clock for ingest.
-FULL_S: Final = {"decode": 2.0, "signals": 1.0, "pipeline": 4.0, "ingest": 8.0}
-QUICK_S: Final = {"decode": 0.2, "signals": 0.1, "pipeline": 0.1, "ingest": 1.0}
+
+class Length(Enum):
+    """How long a benchmark may take: to see that it works, beside others, or as long as it asks."""
+
+    QUICK = "quick"
+    USUAL = "usual"
+    WHOLE = "whole"
+
+
+# Seconds for each measured figure: of CPU, but of the clock for ingest and durable.
+FULL_S: Final = {"decode": 2.0, "signals": 1.0, "pipeline": 4.0, "ingest": 8.0, "durable": 8.0}
+QUICK_S: Final = {"decode": 0.2, "signals": 0.1, "pipeline": 0.1, "ingest": 1.0, "durable": 1.0}
 QUICK_SEGMENT_SPANS: Final = 20_480
 QUICK_WARM_S: Final = 0.5
+# Seconds of overload, seconds of the measuring before it, processes of clients.
+OVERLOAD: Final = {
+    Length.QUICK: (3.0, 2.0, 2),
+    Length.USUAL: (60.0, 8.0, 4),
+    Length.WHOLE: (600.0, 10.0, 4),
+}
+BACKLOG_BYTES: Final = {
+    Length.QUICK: 32 << 20,
+    Length.USUAL: 256 << 20,
+    Length.WHOLE: 2 << 30,
+}
 
 
-def _run_decode(quick: bool) -> Report:
-    return decode.run(budget_s=(QUICK_S if quick else FULL_S)["decode"])
+def _run_decode(length: Length) -> Report:
+    return decode.run(budget_s=(QUICK_S if length is Length.QUICK else FULL_S)["decode"])
 
 
-def _run_signals(quick: bool) -> Report:
-    return signals.run(budget_s=(QUICK_S if quick else FULL_S)["signals"])
+def _run_signals(length: Length) -> Report:
+    return signals.run(budget_s=(QUICK_S if length is Length.QUICK else FULL_S)["signals"])
 
 
-def _run_pipeline(quick: bool) -> Report:
-    if quick:
+def _run_pipeline(length: Length) -> Report:
+    if length is Length.QUICK:
         return pipeline.run(budget_s=QUICK_S["pipeline"], segment_spans=QUICK_SEGMENT_SPANS)
     return pipeline.run(budget_s=FULL_S["pipeline"])
 
 
-def _run_ingest(quick: bool) -> Report:
-    if quick:
+def _run_ingest(length: Length) -> Report:
+    if length is Length.QUICK:
         return ingest.run(run_s=QUICK_S["ingest"], warm_s=QUICK_WARM_S)
     return ingest.run(run_s=FULL_S["ingest"])
 
 
-BENCHMARKS: Final[dict[str, Callable[[bool], Report]]] = {
+def _run_durable(length: Length) -> Report:
+    if length is Length.QUICK:
+        return durable.run(run_s=QUICK_S["durable"], warm_s=QUICK_WARM_S)
+    return durable.run(run_s=FULL_S["durable"])
+
+
+def _run_overload(length: Length) -> Report:
+    run_s, calibrate_s, processes = OVERLOAD[length]
+    return overload.run(run_s=run_s, calibrate_s=calibrate_s, processes=processes)
+
+
+def _run_backlog(length: Length) -> Report:
+    return backlog.run(limit_bytes=BACKLOG_BYTES[length])
+
+
+BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "decode": _run_decode,
     "signals": _run_signals,
     "pipeline": _run_pipeline,
     "ingest": _run_ingest,
+    "durable": _run_durable,
+    "overload": _run_overload,
+    "backlog": _run_backlog,
 }
 
 
@@ -63,8 +105,11 @@ def main(arguments: list[str] | None = None) -> None:
     for name, value in facts.items():
         print(f"{name}: {value}")
     out: dict[str, Any] = {"machine": facts}
+    length = Length.WHOLE if options.names else Length.USUAL
+    if options.quick:
+        length = Length.QUICK
     for name in options.names or BENCHMARKS:
-        report = BENCHMARKS[name](options.quick)
+        report = BENCHMARKS[name](length)
         for table in report.tables:
             print(f"\n{render(table)}", flush=True)
         out[name] = plain(report.figures)

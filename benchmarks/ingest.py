@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,12 +45,15 @@ MEBI: Final = 1 << 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run. Units: rss_bytes the most that was seen; cpu_s and machine_s, CPU of the gateway and
-    of everything that ran on the machine, in the window."""
+    of everything that ran on the machine, in the window; stages and disk_bytes, what the gateway
+    counted by stage and what it wrote to the disk in all, from its start to the end of the load."""
 
     result: Result
     rss_bytes: int
     cpu_s: float
     machine_s: float
+    stages: Mapping[str, int]
+    disk_bytes: int
 
     @property
     def spans_per_s(self) -> float:
@@ -77,11 +80,12 @@ class Running:
     api: str
 
 
-def _command(module: str, *arguments: str) -> list[str]:
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Say how a module is run as a program of this interpreter."""
     return [sys.executable, "-m", module, *arguments]
 
 
-def _line(stream: IO[str], what: str) -> str:
+def read_line(stream: IO[str], what: str) -> str:
     """Read one line, or fail when the process ended instead."""
     line = stream.readline()
     if not line:
@@ -90,7 +94,7 @@ def _line(stream: IO[str], what: str) -> str:
 
 
 @contextmanager
-def _child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]:
+def child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a process; end it with its standard input, then by signal."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -110,11 +114,18 @@ def _child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def gateway(folder: Path, keep_rate: float = KEEP_RATE) -> Iterator[Running]:
-    """Run a gateway with the example contracts and a destination that takes everything."""
-    with _child(_command("benchmarks.sink"), folder / "sink.log") as sink:
+def gateway(
+    folder: Path,
+    keep_rate: float = KEEP_RATE,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Running]:
+    """Run a gateway with the example contracts and a destination that takes everything.
+
+    Named sections replace those of the site file.
+    """
+    with child(module_command("benchmarks.sink"), folder / "sink.log") as sink:
         assert sink.stdout is not None
-        port = int(_line(sink.stdout, "destination"))
+        port = int(read_line(sink.stdout, "destination"))
         site = {
             "contracts": [str(path) for path in example_contracts(folder, keep_rate)],
             "sampling": {"rate": keep_rate},
@@ -125,16 +136,17 @@ def gateway(folder: Path, keep_rate: float = KEEP_RATE) -> Iterator[Running]:
             "journal": {"fsync": True},
             "forward": [{"name": "cloud", "otlp": {"endpoint": f"http://127.0.0.1:{port}"}}],
             "api": {"listen": "127.0.0.1:0"},
+            **(sections or {}),
         }
         path = folder / "site.yaml"
         path.write_text(yaml.safe_dump(site), encoding="utf-8")
-        command = _command(
+        command = module_command(
             "gateway", "run", "--config", str(path), "--data-dir", str(folder / "data")
         )
-        with _child(command, folder / "gateway.log") as process:
+        with child(command, folder / "gateway.log") as process:
             assert process.stdout is not None
             try:
-                ready = json.loads(_line(process.stdout, "gateway"))
+                ready = json.loads(read_line(process.stdout, "gateway"))
             except RuntimeError as error:
                 log = (folder / "gateway.log").read_text(encoding="utf-8", errors="replace")
                 raise RuntimeError(f"{error}\n{log}") from error
@@ -145,18 +157,18 @@ def gateway(folder: Path, keep_rate: float = KEEP_RATE) -> Iterator[Running]:
             )
 
 
-def received(api: str, transport: str) -> int:
-    """Read how many items the gateway has received by one transport."""
+def counted(api: str, name: str, label: str) -> dict[str, int]:
+    """Read a counter of the gateway by the first value of a label."""
     with urllib.request.urlopen(f"http://{api}/metrics", timeout=REQUEST_S) as answer:
         text = answer.read().decode()
+    found: dict[str, int] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if (
-                sample.name == "weir_received_items_total"
-                and sample.labels["transport"] == transport
-            ):
-                return int(sample.value)
-    raise RuntimeError("the gateway does not say what it received")
+            if sample.name == name:
+                found.setdefault(sample.labels[label], int(sample.value))
+    if not found:
+        raise RuntimeError(f"the gateway does not say {name}")
+    return found
 
 
 class _Watch:
@@ -181,7 +193,8 @@ class _Watch:
         self._thread.join()
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
+    """Read the CPU seconds that a process has used."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -207,31 +220,40 @@ def one_run(
             run_s=run_s,
             requests_per_s=requests_per_s,
         )
-        command = _command("benchmarks.load", json.dumps(asdict(order)))
+        command = module_command("benchmarks.load", json.dumps(asdict(order)))
         log = Path(name) / "load.log"
-        with _Watch(running.process) as watch, _child(command, log) as load:
+        with _Watch(running.process) as watch, child(command, log) as load:
             assert load.stdout is not None
             try:
-                _line(load.stdout, "load generator")
-                cpu_s, machine_s = _cpu_s(running.process), _busy_s()
-                with _deadline(load, run_s + STOP_S):
-                    line = _line(load.stdout, "load generator")
+                read_line(load.stdout, "load generator")
+                cpu_s, machine_s = cpu_seconds(running.process), _busy_s()
+                with deadline(load, run_s + STOP_S):
+                    line = read_line(load.stdout, "load generator")
             except RuntimeError as error:
                 raise RuntimeError(f"{error}\n{log.read_text(encoding='utf-8')}") from error
-            cpu_s, machine_s = _cpu_s(running.process) - cpu_s, _busy_s() - machine_s
+            cpu_s, machine_s = cpu_seconds(running.process) - cpu_s, _busy_s() - machine_s
         result = Result(**json.loads(line))
         if not result.accepted:
             said = log.read_text(encoding="utf-8")
             raise RuntimeError(f"nothing was accepted, answers: {result.failed}\n{said}")
-        counted = received(running.api, transport)
+        items = counted(running.api, "weir_received_items_total", "transport")[transport]
+        stages = counted(running.api, "weir_bytes_total", "stage")
+        disk_bytes = running.process.io_counters().write_bytes
         unknown = result.unanswered * spans
-        if not result.accepted_total <= counted <= result.accepted_total + unknown:
-            raise RuntimeError(f"{result.accepted_total} spans accepted, {counted} received")
-        return Run(result=result, rss_bytes=watch.rss_bytes, cpu_s=cpu_s, machine_s=machine_s)
+        if not result.accepted_total <= items <= result.accepted_total + unknown:
+            raise RuntimeError(f"{result.accepted_total} spans accepted, {items} received")
+        return Run(
+            result=result,
+            rss_bytes=watch.rss_bytes,
+            cpu_s=cpu_s,
+            machine_s=machine_s,
+            stages=stages,
+            disk_bytes=disk_bytes,
+        )
 
 
 @contextmanager
-def _deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+def deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
     """End a process that says nothing for too long."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
@@ -241,7 +263,8 @@ def _deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _milliseconds(run: Run, quantile: str) -> str:
+def milliseconds(run: Run, quantile: str) -> str:
+    """Write a quantile of the time to the acknowledgement."""
     found = run.result.latency_s.get(quantile)
     return "-" if found is None else f"{found * 1e3:.1f}"
 
@@ -251,8 +274,8 @@ def _cells(run: Run) -> tuple[str, ...]:
     cpu = f"{run.cpu_s / accepted * MILLION:.2f}" if accepted else "-"
     return (
         f"{run.refused_ratio:.2%}",
-        _milliseconds(run, "p50"),
-        _milliseconds(run, "p99"),
+        milliseconds(run, "p50"),
+        milliseconds(run, "p99"),
         f"{run.rss_bytes / MEBI:.0f}",
         cpu,
         f"{run.cpu_s / run.result.seconds:.2f}",

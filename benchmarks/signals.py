@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from benchmarks.clock import seconds_each
 from benchmarks.report import MILLION, Report, Summary, Table, spread, summarize
 from gateway.batch import Signal
-from gateway.otlp.decode import DEFAULT_LIMITS
+from gateway.otlp.limits import DEFAULT_LIMITS
 from gateway.otlp.schemas import REQUESTS, schema_of
 from gateway.otlp.wire import screen, transcode
 

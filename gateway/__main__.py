@@ -6,6 +6,7 @@ standard error. Exit codes: 0 fine, 1 the command's own "no", 2 input that canno
 
 import asyncio
 import datetime
+import functools
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ import uvloop
 
 from gateway import __version__, process
 from gateway.config import SiteConfig, load_site
-from gateway.contract.check import inspect
+from gateway.contract.check import exit_code, inspect
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
 from gateway.contract.render import render, render_slos
@@ -67,7 +68,7 @@ def run(
     *,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
 ) -> None:
-    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads certificates and tokens."""
+    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads the site file."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.INFO,
@@ -80,7 +81,7 @@ def run(
     # Imported here, so that `weir check` starts without the servers.
     from gateway.app import Addresses, Gateway
 
-    gateway = Gateway(site, plan)
+    gateway = Gateway(site, plan, functools.partial(load, config, overrides, data_dir))
 
     def on_ready(addresses: Addresses) -> None:
         line = {
@@ -119,10 +120,14 @@ def check(
     if output not in ("text", "json", "sarif"):
         raise typer.BadParameter("write text, json or sarif", param_hint="--format")
     seen = inspect(paths, today=datetime.datetime.now(datetime.UTC).date())
-    print(render(seen.findings, output, __version__))
+    # Imported here, because most checks need no cryptography.
+    from gateway.reload import unusable_files
+
+    findings = [*seen.findings, *(each for site in seen.sites for each in unusable_files(site))]
+    print(render(findings, output, __version__))
     if slos and seen.contracts:
         print(render_slos(seen.contracts))
-    raise typer.Exit(seen.exit_code)
+    raise typer.Exit(exit_code(findings))
 
 
 @cli.command()

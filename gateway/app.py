@@ -21,19 +21,20 @@ from typing import Any, Final
 
 from gateway import __version__, anomalies, process
 from gateway.api import access
-from gateway.api.application import make_application
+from gateway.api.application import CONTEXT, make_application
 from gateway.api.serve import listen
 from gateway.batch import Anomaly
 from gateway.config import SiteConfig
 from gateway.config.units import is_loopback, split_address
 from gateway.contract.plan import Plan
-from gateway.core import Hooks, read_deliveries
+from gateway.core import Hooks
+from gateway.deliveries import Letters
 from gateway.dives import Dives, cleaner
 from gateway.errors import JournalUnavailableError, WeirError
 from gateway.forward.alertmanager import AlertSender
 from gateway.forward.alerts import AlertContext
-from gateway.forward.build import make_sender
-from gateway.forward.outbox import Pending, Settlement
+from gateway.forward.build import make_sender, make_windows
+from gateway.forward.records import Pending, Settlement, Want
 from gateway.forward.sender import Forwarder
 from gateway.home import FREE_BYTES_MIN
 from gateway.journal.commit import GroupCommit
@@ -41,8 +42,9 @@ from gateway.journal.log import GroupRecord
 from gateway.receive.admission import Admission
 from gateway.receive.grpc_server import GrpcServer
 from gateway.receive.http_server import HttpServer, identity_of
-from gateway.receive.identity import gate_of, load_tokens
+from gateway.receive.identity import gate_of
 from gateway.receive.intake import Intake
+from gateway.reload import Reload, Reloads
 from gateway.retrieve.dive import Dive
 from gateway.retrieve.retriever import Retriever
 from gateway.retrieve.routes import DeviceRoutes
@@ -72,8 +74,12 @@ class Addresses:
 class Gateway:
     """One gateway process, from its configuration."""
 
-    def __init__(self, config: SiteConfig, plan: Plan) -> None:
+    def __init__(
+        self, config: SiteConfig, plan: Plan, load: Callable[[], tuple[SiteConfig, Plan]]
+    ) -> None:
+        """`load` reads the configuration again for a reload."""
         self._config = config
+        self._load = load
         self._loop: asyncio.AbstractEventLoop | None = None
         self._early: list[Anomaly] = []  # raised by the replay, before there is a loop
         self._journal_error = ""
@@ -124,19 +130,23 @@ class Gateway:
                 commit = tasks.create_task(self._commit.run())
                 health = tasks.create_task(self._watch_health())
                 leases = tasks.create_task(self._watch_leases())
+                reloads = tasks.create_task(self._reloads.run())
+                watchers = [health, leases, reloads]
                 senders = [tasks.create_task(each.run()) for each in self._forwarders]
                 senders.append(tasks.create_task(self._alerts.run()))
                 try:
                     async with AsyncExitStack() as listening:
                         addresses = await self._listen(listening)
+                        incidents = self._intake.incidents
+                        watchers.append(tasks.create_task(incidents.run(self._api.audit.note)))
                         process.settle()
                         on_ready(addresses)
                         await stop.wait()
                         log.info("stopping")
                         self._admission.drain()
                 finally:
-                    health.cancel()
-                    leases.cancel()
+                    for task in watchers:
+                        task.cancel()
                     self._commit.close()
                     # Waited for, not awaited: if it failed, the rest of the stop must still happen.
                     await asyncio.wait([commit])
@@ -158,7 +168,9 @@ class Gateway:
     def _build_network(self) -> None:
         config, rooms = self._config, self._rooms
         rng = random.Random()  # noqa: S311  jitter, not a secret
-        self._admission = Admission(bytes_max=config.receive.queue_max, rng=rng)
+        self._admission = Admission(
+            bytes_max=config.receive.queue_max, rng=rng, device=config.receive.device
+        )
         self._gate = gate_of(config.receive, site=config.site.id, now_ns=time.time_ns)
         self._commit = GroupCommit(
             open_batch=rooms.open_batch,
@@ -167,14 +179,24 @@ class Gateway:
             next_sequence=rooms.journal.next_sequence,
             delay_s=config.journal.group,
             observe=self._observe_group,
-            forsake=self._admission.release,
+            forsake=self._admission.forsake,
             is_behind=rooms.core.is_behind,
+            queued_rows=lambda: rooms.core.queued_rows,
+            journal_bytes_max=config.journal.bytes_max,
         )
-        intake = Intake(
+        self._intake = intake = Intake(
             submit=self._commit.submit,
             now_ns=time.time_ns,
             admission=self._admission,
             gate=self._gate,
+        )
+        self._reloads = Reloads(
+            rooms,
+            config,
+            self._load,
+            guard=_guard,
+            apply=self._apply,
+            exchange=self._commit.exchange,
         )
         self._grpc = GrpcServer(config.receive, intake)
         self._retriever = Retriever(
@@ -198,6 +220,7 @@ class Gateway:
                 mark=self._mark,
                 rng=rng,
                 bytes_per_second=section.bytes_per_second,
+                windows=make_windows(section),
             )
             for section in config.forward
         ]
@@ -218,6 +241,8 @@ class Gateway:
                     blocked=lambda: self._admission.blocked,
                     journal_error=lambda: self._journal_error,
                     in_storage=self._in_storage,
+                    letters=Letters(self._rooms, self._in_storage, self._wake_forwarders),
+                    forward_status=lambda: [each.status for each in self._forwarders],
                     dives=Dives(self._rooms, self._retriever),
                     dive_counts=self._retriever.counts,
                 ),
@@ -228,6 +253,8 @@ class Gateway:
             tokens=access.load_tokens(section.tokens_file) if section.tokens_file else None,
             loopback=is_loopback(host),
         )
+        # Its audit log is the only one: two writers would break the chain.
+        self._api = application[CONTEXT]
         api = await listen(application, section)
         stack.push_async_callback(api.close)
         http = await self._http.start()
@@ -261,18 +288,23 @@ class Gateway:
             core.join(CORE_GRACE_S)
             self._rooms.core.abandon()
 
+    # --- reload -------------------------------------------------------------------------------
+
     def reload(self) -> None:
-        """Read certificates and tokens again; what does not validate changes nothing."""
-        tokens_file = self._config.receive.tokens_file
-        try:
-            tokens = load_tokens(tokens_file) if tokens_file else None
-            self._grpc.reload_tls()
-            self._http.reload_tls()
-        except WeirError as error:
-            log.error("reload refused, the old files stay in use error=%s", error)
-            return
-        self._gate.replace_tokens(tokens)
-        log.info("certificates and tokens reloaded")
+        """Ask for the configuration to be read again."""
+        self._reloads.ask()
+
+    def _apply(self, new: Reload) -> None:
+        """Take everything of a reload but its plan into use."""
+        receive = new.config.receive
+        self._gate.replace_tokens(new.tokens)
+        if new.material is not None:
+            self._http.use_tls(new.material)
+            self._grpc.use_tls(new.material)
+        self._admission.use(bytes_max=receive.queue_max, device=receive.device)
+        self._http.use(receive)
+        if new.api_tokens is not None:
+            self._api.access.replace_tokens(new.api_tokens)
 
     # --- between the intake and the journal ---------------------------------------------------
 
@@ -373,13 +405,13 @@ class Gateway:
         for forwarder in self._forwarders:
             forwarder.wake()
 
-    async def _fetch(self, destination: str, bytes_max: int) -> Sequence[Pending]:
+    async def _fetch(self, destination: str, want: Want) -> Sequence[Pending]:
         rooms = self._rooms
 
         def work() -> Sequence[Pending]:
             # In a transaction, because that maps the errors of a failing disk.
             with rooms.checkpoint.transaction() as connection:
-                return rooms.outbox.next(connection, destination, bytes_max)
+                return rooms.outbox.next(connection, destination, want)
 
         found: Sequence[Pending] = await self._in_storage(work)
         return found
@@ -392,13 +424,17 @@ class Gateway:
         with rooms.checkpoint.transaction() as connection:
             sent = rooms.outbox.body_bytes(connection, settlement.delivered)
             rooms.outbox.settle(connection, destination, settlement)
-            deliveries = read_deliveries(rooms.outbox, connection)
+            deliveries = rooms.outbox.deliveries(connection)
         rooms.ledger.flushed({}, deliveries)
         rooms.tally.bytes["forward"] += sent
+        try:
+            rooms.outbox.vacuum(rooms.checkpoint.connection)
+        except WeirError as error:
+            log.warning("space not given back, tried again later error=%s", error)
 
 
 def _guard(work: Callable[[], Made], set_aside: Callable[[Exception], None]) -> Made | None:
-    """Run one step; whatever it raises sets its input aside, and the core goes on."""
+    """Run one step; whatever it raises sets its input aside, and the process goes on."""
     try:
         return work()
     except Exception as error:

@@ -9,8 +9,8 @@ already when they are made again by a replay, and are thrown away. The ledger go
 cursor: it says what was decided about those batches, even if a replay under other contracts would
 decide otherwise.
 
-Threads: `hand_over` may be called from any thread; everything else runs in the core thread, except
-the two jobs at the end, which run in the storage thread, one at a time.
+Threads: `hand_over` and `between_batches` may be called from any thread; all else runs in the core
+thread, except the two jobs at the end, which run in the storage thread, one at a time.
 """
 
 import logging
@@ -18,20 +18,19 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from gateway.batch import Anomaly, Batch, Frame, Json, Parcel, Payload, Signal
-from gateway.errors import CorruptDataError, RequestError, WeirError
+from gateway.batch import Anomaly, Batch, Frame, Json, Parcel, Signal
+from gateway.errors import StartError, WeirError
 from gateway.forward.outbox import Outbox
 from gateway.journal.checkpoint import Checkpoint, Saved
-from gateway.journal.log import GroupRecord, Journal
-from gateway.ledger import Deliveries, Delivery, Ledger
-from gateway.otlp.decode import OpenBatch
+from gateway.journal.log import Journal
+from gateway.ledger import Ledger
 from gateway.otlp.encode import Chunk, FrameBuilder
 from gateway.pipeline import (
     Outcome,
@@ -41,6 +40,7 @@ from gateway.pipeline import (
     parcel_items,
     span_items,
 )
+from gateway.recovery import Reread, split_state
 from gateway.store.store import Store
 from gateway.tally import Tally
 
@@ -55,6 +55,11 @@ RETRY_S: Final = 1.0
 # When storage fails the core goes on until this much waits, then stops taking batches, so that the
 # intake refuses with a delay hint instead of memory growing.
 BACKLOG_SEGMENTS_MAX: Final = 2
+# A start waits this many times for a disk that does not take what a replay makes.
+REPLAY_TRIES_MAX: Final = 10
+
+
+Work = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +122,13 @@ class Core:
         self._hooks = hooks
         self._segment_rows = segment_rows
         self._segment_age_s = segment_age_s
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Batch | Work | None] = queue.SimpleQueue()
         self._builders = {signal: FrameBuilder(signal) for signal in Signal}
         self._full: list[Frame] = []
         self._fresh = False  # whether anything waits for a flush
         self._done = 0  # sequence of the newest processed batch
+        # Each is written by one thread: the one that hands over, and the core's.
+        self._rows_taken = self._rows_done = 0
         self._sealed = 0
         self._outbox_cursor = 0
         self._outbox_ledger: Json = None  # as of the outbox cursor
@@ -143,43 +150,47 @@ class Core:
         if not saved.arrays:
             return
         self._done = self._sealed = saved.cursor
-        measure, decide = _split(saved.arrays)
+        measure, decide = split_state(saved.arrays)
         self._stages.measure.restore(measure)
         self._stages.decide.restore(decide)
         self._ledger.restore(saved.meta["ledger"])
         self._tally.restore(saved.meta["tally"])
 
-    def replay(self, records: Iterable[GroupRecord], open_batch: OpenBatch) -> int:
-        """Process every journal record after the last seal; returns the count of batches."""
+    def replay(self, found: Iterable[Reread]) -> int:
+        """Process every journal record after the last seal; returns the count of batches.
+
+        Raises: StartError when the disk does not take what the replay makes.
+        """
         count = 0
-        for record in records:
-            if record.sequence > self._outbox_cursor:
+        for each in found:
+            batch = each.batch
+            if batch.sequence > self._outbox_cursor:
                 self._trust_outbox()
-            offset = 0
-            for entry in record.entries:
-                body = bytes(record.body[offset : offset + entry.length])
-                offset += entry.length
-                payload = Payload(
-                    body=body,
-                    signal=Signal(entry.signal),
-                    transport=entry.transport,
-                    identity=entry.identity,
-                    arrival_ns=entry.arrival_ns,
-                    wire_bytes=entry.wire_bytes,
-                )
-                try:
-                    open_batch.add(payload)
-                except RequestError as error:
-                    # It was scanned before it was written, so this is damage that the checksum
-                    # missed or a limit that was lowered since.
-                    log.error("journal entry not readable sequence=%d %s", record.sequence, error)
-            batch = open_batch.take(record.sequence)
             self._ledger.received(batch_items(batch))
-            self._one(batch)
+            for reason, items in each.lost.items():
+                self._ledger.received(items)
+                self._ledger.quarantined(items, reason)
+            if len(batch.requests) or batch.parcels:
+                self._one(batch)
+            else:
+                self._begin(batch.sequence)
+            each.done()
             self._store_if_due(wait=True)
+            self._relieve()
             count += 1
         self._trust_outbox()
         return count
+
+    def _relieve(self) -> None:
+        """Let a failing disk rest while too much waits in memory, and give the start up at last."""
+        for _ in range(REPLAY_TRIES_MAX):
+            if not self._backlogged():
+                return
+            self._pause()
+        raise StartError(
+            f"the state cannot be written: {self.storage_error or 'the disk is too slow'}; "
+            "nothing is lost, the journal keeps it for the next start"
+        )
 
     def _trust_outbox(self) -> None:
         """Take the ledger that belongs to the frames in the outbox, once all of them were met."""
@@ -192,12 +203,25 @@ class Core:
     def hand_over(self, batch: Batch) -> None:
         """Queue an acknowledged batch. The intake bounds the queue in bytes."""
         self._ledger.received(batch_items(batch))
+        self._rows_taken += batch.rows
         self._queue.put(batch)
+
+    def between_batches(self, work: Work) -> None:
+        """Queue work that runs in the core thread behind the batches of now, after a seal.
+
+        So a restart replays under another plan only what came after the change of plan.
+        """
+        self._queue.put(work)
 
     @property
     def processed(self) -> int:
         """Sequence of the newest batch that went through; whoever sees it change asks again."""
         return self._done
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows of the batches that were handed over and are not processed."""
+        return self._rows_taken - self._rows_done
 
     def is_behind(self) -> bool:
         """Say whether a batch waits that was not begun."""
@@ -215,21 +239,26 @@ class Core:
         """Process batches until stopped."""
         while True:
             try:
-                batch = self._queue.get(timeout=FLUSH_S)
+                item = self._queue.get(timeout=FLUSH_S)
             except queue.Empty:
                 with self._stages.lock:
                     raised = self._stages.measure.advance(time.time_ns())
                 self._raise_anomalies(raised)
                 self._store_if_due()
                 continue
-            if batch is None:
+            if item is None:
                 break
+            if not isinstance(item, Batch):
+                self.seal()
+                item()
+                continue
             while self._backlogged() and not self._abandoned.is_set():
                 self._pause()
             if self._abandoned.is_set():
                 return
-            self._one(batch)
-            self._hooks.released(batch.held_bytes)
+            self._one(item)
+            self._rows_done += item.rows
+            self._hooks.released(item.held_bytes)
             self._store_if_due()
         self.seal()
 
@@ -243,12 +272,10 @@ class Core:
 
     def _one(self, batch: Batch) -> None:
         outcome = self._process.spans(batch)
-        self._done = batch.sequence
+        self._begin(batch.sequence)
         sizes = self._tally.bytes
         sizes["wire"] += int(batch.requests["wire_bytes"].sum())
         sizes["inflated"] += int(batch.requests["body_length"].sum())
-        if self._first_unsealed_s is None:
-            self._first_unsealed_s = time.monotonic()
         for parcel in batch.parcels:
             sizes["wire"] += parcel.wire_bytes
             sizes["inflated"] += len(parcel.body)
@@ -261,6 +288,12 @@ class Core:
         self._ledger.processed(span_items(batch), sampled_out, {traces: outcome.kept})
         self._send(traces, outcome.chunks, outcome.kept, batch.sequence)
         self._raise_anomalies(outcome.findings.anomalies)
+
+    def _begin(self, sequence: int) -> None:
+        """Note the newest batch, and that something waits for a seal."""
+        self._done = sequence
+        if self._first_unsealed_s is None:
+            self._first_unsealed_s = time.monotonic()
 
     def _parcel(self, parcel: Parcel, sequence: int) -> None:
         outcome = self._process.parcel(parcel, sequence)
@@ -371,7 +404,7 @@ class Core:
                     if segment is not None:
                         self._store.publish(connection, segment)
                     self._checkpoint.save(connection, job.last, job.state, job.meta)
-                deliveries = read_deliveries(self._outbox, connection)
+                deliveries = self._outbox.deliveries(connection)
         except WeirError:
             if segment is not None:
                 self._store.take_back(segment)
@@ -401,33 +434,3 @@ class Core:
             self._outbox.vacuum(self._checkpoint.connection)
         except (WeirError, OSError) as error:
             log.warning("space not given back, the next seal tries again error=%s", error)
-
-
-def read_deliveries(outbox: Outbox, connection: Any) -> Deliveries:
-    """Read the totals of the configured destinations."""
-    totals = outbox.counts(connection)
-    return {
-        name: {
-            signal: Delivery(
-                pending=counts.pending_items,
-                forwarded=counts.forwarded_items,
-                dead=counts.dead_items,
-            )
-            for signal, counts in totals[name].items()
-        }
-        for name in outbox.destinations
-        if name in totals
-    }
-
-
-def _split(
-    arrays: Mapping[str, NDArray[Any]],
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Undo the prefixes of a seal. Raises: CorruptDataError for a name of another room."""
-    rooms: dict[str, dict[str, NDArray[Any]]] = {"measure": {}, "decide": {}}
-    for name, array in arrays.items():
-        room, _, rest = name.partition("/")
-        if room not in rooms:
-            raise CorruptDataError(f"the checkpoint holds the state of an unknown room: {name}")
-        rooms[room][rest] = array
-    return rooms["measure"], rooms["decide"]

@@ -30,7 +30,7 @@ QUERY_TRACES_MAX: Final = 200
 
 def cleaner(rooms: Rooms) -> Callable[[bytes], bytes]:
     """Make the function that turns an uploaded body into what the site may keep."""
-    stages, slot_keys = rooms.stages, rooms.plan.slot_keys
+    stages = rooms.stages
 
     def clean(body: bytes) -> bytes:
         payload = Payload(
@@ -41,8 +41,11 @@ def cleaner(rooms: Rooms) -> Callable[[bytes], bytes]:
             arrival_ns=time.time_ns(),
             wire_bytes=len(body),
         )
-        batch = decode([payload], slot_keys)
-        kept = stages.anonymize.site(batch, stages.measure.contracts(batch))
+        # Both of one plan: a reload may exchange them meanwhile.
+        with stages.lock:
+            measure, anonymize = stages.measure, stages.anonymize
+        batch = decode([payload], measure.plan.slot_keys)
+        kept = anonymize.site(batch, measure.contracts(batch))
         return b"".join(chunk.body for chunk in encode(kept))
 
     return clean

@@ -7,6 +7,7 @@ is made once, readable by no one else, and never leaves this file and memory.
 import errno
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -106,8 +107,10 @@ def open_home(root: Path) -> Home:
     """
     home = Home(root.absolute())
     try:
-        for folder in (home.root, home.dives, home.quarantine):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_root(home.root)
+        for folder in (home.dives, home.journal, home.quarantine, home.store):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(home.root)
     except OSError as error:
         raise StartError(
             f"the data directory {root} cannot be used: {error.strerror}; "
@@ -118,6 +121,29 @@ def open_home(root: Path) -> Home:
     except JournalUnavailableError as error:
         raise StartError(f"{error}; choose another data directory with --data-dir") from error
     return home
+
+
+def _make_root(root: Path) -> None:
+    """Create a folder whose name survives a power cut, with those above it."""
+    missing = [each for each in (root, *root.parents) if not each.exists()]
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The last start may have ended between making the folder and this.
+    for folder in {root, *missing}:
+        # A folder that this user may not read was not made by this user either.
+        with suppress(PermissionError):
+            sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises: OSError.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def site_key(home: Home) -> bytes:
@@ -138,6 +164,8 @@ def site_key(home: Home) -> bytes:
             finally:
                 os.close(handle)
             new.rename(path)
+        # Also when it was there: without its name the site would get other tokens.
+        sync_folder(home.root)
         if path.stat().st_mode & 0o077:
             raise StartError(f"{path} can be read by others; run: chmod 0400 {path}")
         key = path.read_bytes()

@@ -13,7 +13,7 @@ transaction as the frames.
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.batch import Json, Signal
@@ -30,11 +30,15 @@ Items = Mapping[tuple[Signal, str], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Items of one signal at one destination, as the outbox's database counts them."""
+    """Items of one signal at one destination, as the outbox's database counts them.
+
+    `dead_by` divides `dead` by cause.
+    """
 
     pending: int = 0
     forwarded: int = 0
     dead: int = 0
+    dead_by: Mapping[str, int] = field(default_factory=dict)
 
 
 Deliveries = Mapping[str, Mapping[Signal, Delivery]]
@@ -52,6 +56,7 @@ class Balance:
     dropped: int
     quarantined: int
     pending: int
+    dropped_by: Mapping[str, int]
 
     @property
     def residue(self) -> int:
@@ -95,6 +100,7 @@ class LedgerSnapshot:
             pending=self.unprocessed.get(signal, 0)
             + self.undelivered.get(signal, 0)
             + delivery.pending,
+            dropped_by=delivery.dead_by,
         )
 
 

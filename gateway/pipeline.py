@@ -29,17 +29,25 @@ from gateway.otlp.encode import Chunk, encode, encode_parts
 Int64 = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Stages:
-    """The three rooms with state, in their order.
+    """The three rooms with state, in their order; all of one plan at any time.
 
-    `lock` is held while the state of the measurements changes; a reader of snapshots takes it.
+    `lock` is held while the state of the measurements changes; a reader of snapshots takes it, and
+    so does who needs two of the rooms to belong together.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     measure: Measure
     decide: Decide
     anonymize: Anonymizer
+
+    def exchange(self, new: "Stages") -> None:
+        """Go on with fresh stages of another plan; they take the counts over as in a restart."""
+        with self.lock:
+            new.measure.restore(self.measure.state())
+            new.decide.restore(self.decide.state())
+            self.measure, self.decide, self.anonymize = new.measure, new.decide, new.anonymize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

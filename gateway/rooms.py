@@ -9,10 +9,9 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
-
-import zstandard
 
 from gateway import anomalies, pipeline
 from gateway.anomalies import AnomalyBook
@@ -20,22 +19,25 @@ from gateway.anonymize import Anonymizer
 from gateway.batch import Batch, Parcel
 from gateway.config import SiteConfig
 from gateway.contract.plan import Plan
-from gateway.core import Core, Hooks, Process, read_deliveries
+from gateway.core import Core, Hooks, Process
 from gateway.decide import Decide
+from gateway.errors import StartError
 from gateway.forward.outbox import Outbox
-from gateway.home import Home, open_home, site_key
-from gateway.journal.checkpoint import Checkpoint
+from gateway.home import FREE_BYTES_MIN, Home, open_home, site_key
+from gateway.journal.checkpoint import Checkpoint, Saved
+from gateway.journal.keys import load_keys
 from gateway.journal.log import Journal
 from gateway.ledger import Items, Ledger
 from gateway.measure import Measure, MeasureSettings
 from gateway.otlp.decode import OpenBatch
 from gateway.pipeline import Outcome, ParcelOutcome, Stages, parcel_items, span_items
+from gateway.recovery import Recovery, keep_aside
 from gateway.store.store import Store, limit_threads
 from gateway.tally import Tally
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made", Outcome, ParcelOutcome)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,6 @@ class Rooms:
     """Everything that is open while the gateway runs. `storage` is the storage thread."""
 
     config: SiteConfig
-    plan: Plan
     home: Home
     checkpoint: Checkpoint
     journal: Journal
@@ -56,12 +57,28 @@ class Rooms:
     book: AnomalyBook
     open_batch: OpenBatch
     storage: ThreadPoolExecutor
+    stages_of: Callable[[Plan], Stages]  # fresh ones, without counts
+
+    @property
+    def plan(self) -> Plan:
+        """The plan under which the core works now."""
+        return self.stages.measure.plan
 
     def close(self) -> None:
         """Give files and locks back; the core has ended."""
         self.storage.shutdown(wait=True)
         self.journal.close()
         self.checkpoint.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What is opened first and closed last."""
+
+    home: Home
+    key: bytes
+    checkpoint: Checkpoint
+    journal: Journal
 
 
 class Guard(Protocol):
@@ -81,37 +98,55 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
     limit_threads()
     home = open_home(config.data_dir)
     key = site_key(home)
-    checkpoint = Checkpoint.open(home.database)
-    saved = checkpoint.load()
-    journal = Journal.open(
-        home.journal,
-        bytes_max=config.journal.bytes_max,
-        fsync=config.journal.fsync,
-        after=max(saved.cursor, saved.outbox_cursor) if saved else 0,
-    )
+    with ExitStack() as opened:
+        checkpoint = Checkpoint.open(home.database)
+        opened.callback(checkpoint.close)
+        saved = checkpoint.load()
+        journal = _open_journal(config, home, saved)
+        opened.callback(journal.close)
+        rooms = _join(config, plan, hooks, guard, _Base(home, key, checkpoint, journal))
+        opened.callback(rooms.storage.shutdown)
+        _recover(rooms, saved)
+        opened.pop_all()
+    return rooms
+
+
+def _join(
+    config: SiteConfig,
+    plan: Plan,
+    hooks: Hooks,
+    guard: Guard,
+    base: _Base,
+) -> Rooms:
+    """Make everything that stands on the base."""
+    home, checkpoint, journal = base.home, base.checkpoint, base.journal
     store = Store.open(
         home.store,
         bytes_max=config.store.bytes_max,
         age_max_s=config.store.age_max,
         contracts=[contract.model for contract in plan.contracts],
     )
-    outbox = Outbox([section.name for section in config.forward])
+    outbox = Outbox([section.name for section in config.forward], bytes_max=config.outbox.bytes_max)
     with checkpoint.transaction() as connection:
         store.prepare(connection)
         outbox.prepare(connection)
         anomalies.prepare(connection)
         recovered = store.recover(connection)
-        deliveries = read_deliveries(outbox, connection)
+        deliveries = outbox.deliveries(connection)
         kept = outbox.kept(connection)
         book = anomalies.load(connection)
     for path in recovered.missing:
         log.error("stored segment is missing path=%s", path)
     ledger, tally = Ledger(deliveries, gone=kept), Tally()
-    stages = Stages(
-        measure=Measure(plan, _measure_settings(config)),
-        decide=Decide(plan),
-        anonymize=Anonymizer(plan, config.site.id, key),
-    )
+
+    def stages_of(plan: Plan) -> Stages:
+        return Stages(
+            measure=Measure(plan, measure_settings(config)),
+            decide=Decide(plan),
+            anonymize=Anonymizer(plan, config.site.id, base.key),
+        )
+
+    stages = stages_of(plan)
     storage = ThreadPoolExecutor(1, "storage")
     core = Core(
         stages=stages,
@@ -127,14 +162,8 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         segment_rows=config.store.segment_rows,
         segment_age_s=config.store.segment_age,
     )
-    open_batch = OpenBatch(plan.slot_keys)
-    core.restore(saved)
-    started = time.monotonic()
-    count = core.replay(journal.replay(after=saved.cursor if saved else 0), open_batch)
-    log.info("journal replayed batches=%d seconds=%.2f", count, time.monotonic() - started)
     return Rooms(
         config=config,
-        plan=plan,
         home=home,
         checkpoint=checkpoint,
         journal=journal,
@@ -145,9 +174,37 @@ def open_rooms(config: SiteConfig, plan: Plan, hooks: Hooks, guard: Guard) -> Ro
         stages=stages,
         core=core,
         book=book,
-        open_batch=open_batch,
+        open_batch=OpenBatch(plan.slot_keys),
         storage=storage,
+        stages_of=stages_of,
     )
+
+
+def _open_journal(config: SiteConfig, home: Home, saved: Saved | None) -> Journal:
+    section = config.journal
+    encryption = section.encryption
+    return Journal.open(
+        home.journal,
+        bytes_max=section.bytes_max,
+        fsync=section.fsync,
+        after=max(saved.cursor, saved.outbox_cursor) if saved else 0,
+        free_bytes_min=FREE_BYTES_MIN,
+        keys=load_keys(encryption.key_file, encryption.key_command, encryption.key_files),
+    )
+
+
+def _recover(rooms: Rooms, saved: Saved | None) -> None:
+    """Load the last seal and replay what came after it."""
+    rooms.core.restore(saved)
+    started = time.monotonic()
+    recovery = Recovery(rooms.home, rooms.checkpoint, rooms.open_batch)
+    records = rooms.journal.replay(after=saved.cursor if saved else 0)
+    try:
+        count = rooms.core.replay(recovery.batches(records))
+    except StartError:
+        recovery.end()
+        raise
+    log.info("journal replayed batches=%d seconds=%.2f", count, time.monotonic() - started)
 
 
 def _guarded(stages: Stages, ledger: Ledger, home: Home, guard: Guard) -> Process:
@@ -157,10 +214,7 @@ def _guarded(stages: Stages, ledger: Ledger, home: Home, guard: Guard) -> Proces
         # The text of the exception may quote the data; its type and place are enough.
         kind = type(error).__name__
         log.error("input quarantined sequence=%d error=%s at=%s", sequence, kind, innermost(error))
-        try:
-            home.set_aside(name, zstandard.ZstdCompressor().compress(body))
-        except OSError as failure:
-            log.error("quarantined input not kept name=%s error=%s", name, failure.strerror)
+        keep_aside(home, name, body)
         ledger.quarantined(items, kind)
 
     def spans(batch: Batch) -> Outcome | None:
@@ -191,7 +245,8 @@ def innermost(error: BaseException) -> str:
     return f"{place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}"
 
 
-def _measure_settings(config: SiteConfig) -> MeasureSettings:
+def measure_settings(config: SiteConfig) -> MeasureSettings:
+    """Take the knobs of the measurements from the site file."""
     section = config.measure
     return MeasureSettings(
         drift_tick_s=section.drift_tick,

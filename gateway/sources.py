@@ -14,10 +14,12 @@ import psutil
 
 from gateway import __version__, anomalies
 from gateway.api import sources as api
+from gateway.api.outbox import DeadLetters
 from gateway.batch import AnomalyId, DiveId
 from gateway.config.units import format_duration
+from gateway.deliveries import accounting, destinations, waiting
+from gateway.forward.sender import ForwardStatus
 from gateway.home import FREE_BYTES_MIN
-from gateway.ledger import UNDELIVERABLE
 from gateway.measure import Snapshot
 from gateway.measure.devices import NO_DELAY
 from gateway.measure.snapshot import BaselineState, SeriesView, SloView
@@ -44,6 +46,8 @@ class Live:
     journal_error: Callable[[], str]
     in_storage: Callable[[Callable[[], Any]], Awaitable[Any]]
     dives: api.Dives
+    letters: DeadLetters
+    forward_status: Callable[[], Sequence[ForwardStatus]]
     dive_counts: Callable[[], Mapping[Any, int]]
 
 
@@ -58,7 +62,6 @@ class _Reader:
         self._snapshot: Snapshot | None = None
         self._snapshot_s = 0.0
         self._snapshot_of = 0  # sequence of the newest batch in it
-        self._token = rooms.stages.anonymize.device_token
 
     def _measured(self) -> Snapshot:
         """Show the measurements of every batch that the accounts show as processed.
@@ -118,6 +121,7 @@ class _Reader:
             store_bytes=rooms.store.bytes_used,
             store_segments=len(rooms.store.segments),
             store_pending_rows=rooms.store.pending_rows,
+            destinations=tuple(destinations(rooms, self._live.forward_status())),
         )
 
     def readiness(self) -> Sequence[api.Check]:
@@ -140,8 +144,9 @@ class _Reader:
         """Give every metric that does not come from the measurements."""
         rooms = self._rooms
         return [
-            *self._accounting(),
+            *accounting(rooms.ledger.snapshot()),
             *self._refused(),
+            *waiting(destinations(rooms, self._live.forward_status())),
             *(
                 api.Sample(name="weir_bytes_total", labels={"stage": stage}, value=count)
                 for stage, count in rooms.tally.bytes.items()
@@ -176,27 +181,6 @@ class _Reader:
         yield api.Sample(name="weir_clock_skew_events_total", value=counters.clamped)
         yield api.Sample(name="weir_late_events_total", value=counters.late + counters.too_late)
 
-    def _accounting(self) -> Iterator[api.Sample]:
-        snapshot = self._rooms.ledger.snapshot()
-        for name, label, items in (
-            ("weir_received_items_total", "transport", snapshot.received),
-            ("weir_sampled_out_items_total", "rule", snapshot.sampled_out),
-            ("weir_quarantined_items_total", "reason", snapshot.quarantined),
-        ):
-            for (signal, value), count in items.items():
-                yield api.Sample(name=name, labels={"signal": signal, label: value}, value=count)
-        for balance in snapshot.balances():
-            labels = {"destination": balance.destination or "none", "signal": balance.signal}
-            yield api.Sample(
-                name="weir_forwarded_items_total", labels=labels, value=balance.forwarded
-            )
-            yield api.Sample(
-                name="weir_dropped_items_total",
-                labels={**labels, "reason": UNDELIVERABLE},
-                value=balance.dropped,
-            )
-            yield api.Sample(name="weir_pending_items", labels=labels, value=balance.pending)
-
     def _refused(self) -> Iterator[api.Sample]:
         counters = self._live.counters
         for (signal, reason), count in counters.refused.items():
@@ -225,6 +209,7 @@ class _Reader:
 
     def _devices(self, found: Snapshot) -> Iterator[api.DeviceState]:
         now_ns, view = time.time_ns(), found.devices
+        token = self._rooms.stages.anonymize.device_token
         for index, name in enumerate(view.names):
             last_ns = int(view.last_event_ns[index])
             if not last_ns:
@@ -232,7 +217,7 @@ class _Reader:
             delay_ns = int(view.least_delay_ns[index])
             freshness_s = max(0.0, (now_ns - last_ns) / 1e9)
             yield api.DeviceState(
-                device=self._token(name),
+                device=token(name),
                 freshness_s=freshness_s,
                 last_event_ns=last_ns,
                 spans=int(view.spans[index]),
@@ -337,6 +322,7 @@ def make_sources(rooms: Rooms, live: Live) -> api.Sources:
         operations=reader.operations,
         anomalies=_Anomalies(rooms, live),
         dives=live.dives,
+        dead_letters=live.letters,
     )
 
 

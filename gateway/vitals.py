@@ -250,7 +250,14 @@ _ALL: Final = (
         type=_GAUGE,
         unit="seconds",
         labels=("destination",),
-        help="Age of the oldest frame that a destination has not taken.",
+        help="Age of the oldest frame that a destination has not taken; 0 when none waits.",
+    ),
+    Vital(
+        name="weir_forward_held",
+        type=_GAUGE,
+        unit="",
+        labels=("destination",),
+        help="1 while the backlog of a destination waits for its hours and nothing is wrong.",
     ),
     Vital(
         name="weir_clock_skew_events_total",

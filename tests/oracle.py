@@ -16,8 +16,9 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from gateway.batch import Batch, Payload, Signal, Table, Transport, ValueKind
+from gateway.batch import Batch, Payload, Signal, Transport
 from gateway.otlp.decode import OpenBatch
+from gateway.tables import Table, ValueKind
 
 Plain = dict[str, Any]
 

@@ -7,11 +7,12 @@ import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.batch import NO_RANDOMNESS, Batch, Verdict
+from gateway.batch import Batch, Verdict
 from gateway.config import SamplingSection
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
 from gateway.otlp.decode import OpenBatch
+from gateway.tables import NO_RANDOMNESS
 from tests.oracle import payload
 
 CONTRACT = """

@@ -4,6 +4,7 @@ Law: a process is only ever ended by its id, and a failure message carries the e
 """
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,8 @@ PACKAGES: Final = {
     ALERTMANAGER: "prometheus-alertmanager",
     AMTOOL: "prometheus-alertmanager",
 }
+# Where tools/clients.sh puts npm packages, and where it says why it could not.
+CLIENTS: Final = ROOT / "build" / "clients"
 
 READY_S: Final = 30.0
 STOP_S: Final = 30.0
@@ -51,6 +54,14 @@ def require(program: Path) -> Path:
     if not program.exists():
         pytest.skip(f"{program} is missing; Debian package: {PACKAGES[program]}")
     return program
+
+
+def require_javascript() -> tuple[str, Path]:
+    """Return node and the folder of the npm packages, or skip the test and say what is missing."""
+    node, why = shutil.which("node"), CLIENTS / "missing"
+    if node is None or not (CLIENTS / "installed.json").exists():
+        pytest.skip(why.read_text() if why.exists() else "run `make clients` first")
+    return node, CLIENTS / "node_modules"
 
 
 def free_port() -> int:

@@ -10,8 +10,9 @@ from gateway.anonymize.parcels import CleanParcel, ParcelBuilder
 from gateway.anonymize.policy import compile_policy
 from gateway.anonymize.site import SiteBuilder
 from gateway.anonymize.tokens import Tokens
-from gateway.batch import Audience, Batch, Clean, Int16, Parcel, Verdict
+from gateway.batch import Audience, Batch, Clean, Parcel, Verdict
 from gateway.contract.plan import Plan
+from gateway.tables import Int16
 
 __all__ = ["Anonymizer", "CleanParcel"]
 

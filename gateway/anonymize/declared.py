@@ -34,27 +34,43 @@ class Declared:
         made = self._maybe_value(value)
         return None if made is None else KeyValue(key=self.key, value=made)
 
+    def is_told_apart(self, value: AnyValue) -> bool:
+        """Say whether what leaves of a fitting value is not also what leaves of another one."""
+        signal = self.signal
+        if signal is None or self.tokens is not None:
+            return True
+        if signal.type is SignalType.ENUM:
+            return value.string_value in signal.values
+        return signal.type is not SignalType.DOUBLE or value.WhichOneof("value") == "double_value"
+
     def _maybe_value(self, value: AnyValue) -> AnyValue | None:
         kind = value.WhichOneof("value")
-        if self.tokens is not None:
-            return _token(self.tokens, kind, value, allow_int=self.signal is not None)
         signal = self.signal
+        if signal is None and not _is_label(kind, value):
+            return None  # of a resource not even as a token, as with spans
+        if self.tokens is not None:
+            return _token(self.tokens, kind, value)
         if signal is not None and signal.type is SignalType.BOOL:
             return AnyValue(bool_value=value.bool_value) if kind == "bool_value" else None
         if signal is not None and signal.type in (SignalType.INT, SignalType.DOUBLE):
             return _number(signal, kind, value)
-        if kind != "string_value" or len(value.string_value.encode()) > PASSED_TEXT_BYTES_MAX:
-            return None
-        text = value.string_value
-        if signal is not None and signal.type is SignalType.ENUM and text not in signal.values:
-            text = _OTHER
-        return AnyValue(string_value=text)
+        if signal is not None and signal.type is SignalType.ENUM:
+            if kind != "string_value":
+                return None
+            listed = value.string_value in signal.values
+            return AnyValue(string_value=value.string_value if listed else _OTHER)
+        return AnyValue(string_value=value.string_value) if _is_label(kind, value) else None
 
 
-def _token(tokens: Tokens, kind: Any, value: AnyValue, *, allow_int: bool) -> AnyValue | None:
+def _is_label(kind: Any, value: AnyValue) -> bool:
+    """Say whether a value is a text that is short enough not to be content."""
+    return kind == "string_value" and len(value.string_value.encode()) <= PASSED_TEXT_BYTES_MAX
+
+
+def _token(tokens: Tokens, kind: Any, value: AnyValue) -> AnyValue | None:
     if kind == "string_value":
         raw = value.string_value.encode()
-    elif kind == "int_value" and allow_int:
+    elif kind == "int_value":
         raw = b"int:" + (value.int_value & _WORD_MASK).to_bytes(8, "big")
     else:
         return None
@@ -63,7 +79,8 @@ def _token(tokens: Tokens, kind: Any, value: AnyValue, *, allow_int: bool) -> An
 
 def _number(signal: Signal, kind: Any, value: AnyValue) -> AnyValue | None:
     if kind == "int_value":
-        number: float = value.int_value
+        # As a double, as in a span: above 2**53 an int is compared with a range as rounded.
+        number = float(value.int_value)
     elif kind == "double_value" and signal.type is SignalType.DOUBLE:
         # Adding zero makes -0.0 plain; the sign of a zero could carry a message.
         number = value.double_value + 0.0
@@ -73,8 +90,8 @@ def _number(signal: Signal, kind: Any, value: AnyValue) -> AnyValue | None:
     if not math.isfinite(number) or not low <= number <= high:
         return None
     if signal.type is SignalType.INT:
-        return AnyValue(int_value=int(number))
-    return AnyValue(double_value=float(number))
+        return AnyValue(int_value=value.int_value)
+    return AnyValue(double_value=number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from gateway.anonymize.policy import PASSED_TEXT_BYTES_MAX, Field, Policy, ResourceField
 from gateway.anonymize.tokens import TOKEN_LENGTH, Tokens
-from gateway.batch import (
+from gateway.batch import Audience, Batch, Clean, Verdict
+from gateway.contract.schema import SignalType
+from gateway.otlp.columns import compact
+from gateway.otlp.kernel import factorize, gather
+from gateway.otlp.protobuf import key_value, varint
+from gateway.tables import (
     CLEAN_SPAN,
     EXTENT,
-    Audience,
-    Batch,
     Bool,
     Bytes,
-    Clean,
     Int16,
     Int32,
     Table,
@@ -29,12 +31,7 @@ from gateway.batch import (
     UInt32,
     UInt64,
     ValueKind,
-    Verdict,
 )
-from gateway.contract.schema import SignalType
-from gateway.otlp.columns import compact
-from gateway.otlp.kernel import factorize, gather
-from gateway.otlp.protobuf import key_value, varint
 
 # W3C flags and the two "remote" bits of OTLP; the reserved ones could carry anything.
 FLAGS_KNOWN: Final = 0x3FF

@@ -1,6 +1,7 @@
 """What leaves of one metric: its declared name and unit, and points whose dimensions all leave.
 
-Law: the identity of a series is kept or the point stays: dropping a dimension would merge series.
+Law: the identity of a series is kept or the point stays: dropping a dimension would merge series,
+and so would a value that becomes `other`.
 Descriptions, metadata, exemplars, minima and maxima have no rule and do not leave: an exemplar
 carries what was dropped, and an extreme is one person's value.
 Source: OpenTelemetry metrics data model, "Timeseries model".
@@ -34,7 +35,10 @@ def points_of(metric: Metric) -> Any:
 
 
 def maybe_metric(metric: Metric, declared: Declarations) -> Metric | None:
-    """Make the metric without its points; None when its name or unit is not declared."""
+    """Make the metric without its points.
+
+    None when its name or unit is not declared, or its temporality is none that there is.
+    """
     rule = declared.metrics.get(metric.name)
     kind = metric.WhichOneof("data")
     if rule is None or metric.unit != rule.unit or kind is None:
@@ -55,9 +59,11 @@ def maybe_metric(metric: Metric, declared: Declarations) -> Metric | None:
 def maybe_point(
     metric: Metric, point: Any, attributes: Mapping[str, AnyValue], declared: Declarations
 ) -> Any:
-    """Make the point that leaves; None when it would lose a dimension."""
+    """Make the point that leaves; None when it would lose a dimension or a value of one."""
     pairs = list(select(declared.attributes, attributes))
     if len(pairs) != len(point.attributes):
+        return None
+    if not all(declared.attributes[each.key].is_told_apart(attributes[each.key]) for each in pairs):
         return None
     made: Any = _MAKERS[str(metric.WhichOneof("data"))](point)
     made.attributes.extend(pairs)

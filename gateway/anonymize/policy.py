@@ -11,10 +11,11 @@ from typing import Final
 import numpy as np
 
 from gateway.anonymize.tokens import Tokens
-from gateway.batch import Audience, Bool, UInt32, ValueKind
+from gateway.batch import Audience
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Action, Contract, Signal, SignalType
 from gateway.otlp.kernel import Literals
+from gateway.tables import Bool, UInt32, ValueKind
 
 # What a name or an enum value becomes that its contract does not list.
 OTHER: Final = b"other"

@@ -11,23 +11,21 @@ from numpy.typing import NDArray
 
 from gateway.anonymize.export import RESOURCE_MEMO_MAX, Writer, raw_attributes
 from gateway.anonymize.policy import Policy
-from gateway.batch import (
-    CLEAN_SPAN,
-    EXTENT,
-    NO_RANDOMNESS,
-    NO_THRESHOLD,
-    Audience,
-    Batch,
-    Bool,
-    Clean,
-    Int16,
-    Table,
-    UInt8,
-)
+from gateway.batch import Audience, Batch, Clean
 from gateway.otlp.columns import compact
 from gateway.otlp.kernel import gather, pack_fields
 from gateway.otlp.protobuf import field as wire_field
 from gateway.otlp.protobuf import varint
+from gateway.tables import (
+    CLEAN_SPAN,
+    EXTENT,
+    NO_RANDOMNESS,
+    NO_THRESHOLD,
+    Bool,
+    Int16,
+    Table,
+    UInt8,
+)
 
 _COPIED = ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "end_ns", "flags", "kind")
 

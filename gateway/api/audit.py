@@ -1,4 +1,5 @@
-"""The audit log: who looked at trace content, written before the content is given out.
+"""The audit log: who looked at trace content, written before the content is given out; and who
+tried to send as somebody else.
 
 Law: a line is `body` plus `h`, where h = SHA-256(previous h || canonical body), so that a line that
 is changed, moved or removed from the middle is noticed. The file is only ever appended to. If a
@@ -9,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,17 +122,25 @@ class AuditLog:
 
         Raises: RetryableError when it is not durable; the content must not be given out then.
         """
+        self.note(
+            event,
+            {
+                "principal": principal.name,
+                "role": principal.role.name.lower(),
+                "path": path[:PATH_LENGTH_MAX],
+                "traces": list(traces[:TRACES_PER_LINE_MAX]),
+                "traces_count": len(traces),
+            },
+        )
+
+    def note(self, event: str, fields: Mapping[str, Json]) -> None:
+        """Write one line about something else than an access and sync it; blocks on the disk.
+
+        Raises: RetryableError when it is not durable.
+        """
         seconds, rest_ns = divmod(self._now_ns(), 1_000_000_000)
         time = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        body: dict[str, Json] = {
-            "ts": f"{time}.{rest_ns:09d}Z",
-            "ev": event,
-            "principal": principal.name,
-            "role": principal.role.name.lower(),
-            "path": path[:PATH_LENGTH_MAX],
-            "traces": list(traces[:TRACES_PER_LINE_MAX]),
-            "traces_count": len(traces),
-        }
+        body: dict[str, Json] = {"ts": f"{time}.{rest_ns:09d}Z", "ev": event, **fields}
         with self._lock:
             body |= {"seq": self._sequence + 1, "prev": self._last.hex()}
             digest = _chained(self._last, body)
@@ -140,7 +149,7 @@ class AuditLog:
                 self._append(line)
             except OSError as error:
                 raise RetryableError(
-                    f"the audit log cannot be written ({error.strerror}), so no trace is shown"
+                    f"the audit log cannot be written ({error.strerror}), so nothing is done"
                 ) from error
             self._last, self._sequence = digest, self._sequence + 1
 

@@ -8,6 +8,7 @@ from typing import Final
 from gateway.api import console, incidents, jaeger_routes, state, views
 from gateway.api.access import Role
 from gateway.api.call import PAGE, Parameter, Route
+from gateway.api.letters import LETTER_ROUTES
 from gateway.api.sources import AnomalyView, DiveState, StatusSnapshot
 from gateway.api.traces import JSON_TYPE, PROTOBUF_TYPES
 
@@ -278,4 +279,4 @@ _JAEGER: Final = (
     ),
 )
 
-ROUTES: Final = (*_OPEN, *_STATE, *_INCIDENTS, *_JAEGER)
+ROUTES: Final = (*_OPEN, *_STATE, *_INCIDENTS, *LETTER_ROUTES, *_JAEGER)

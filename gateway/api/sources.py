@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.api.outbox import DeadLetters, Destination
 from gateway.batch import Anomaly, AnomalyId, DiveId, Json
 
 # Status and accounting
@@ -58,6 +59,7 @@ class StatusSnapshot:
     store_bytes: int
     store_segments: int
     store_pending_rows: int
+    destinations: tuple[Destination, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,3 +349,4 @@ class Sources:
     operations: Callable[[], Awaitable[Sequence[Operation]]]
     anomalies: Anomalies
     dives: Dives
+    dead_letters: DeadLetters

@@ -2,13 +2,16 @@
 
 from gateway.config.keep import KeepRule, parse_rule
 from gateway.config.sections import (
+    RESERVE_PARTS,
     ApiSection,
+    DeviceSection,
     ForwardSection,
     GrpcSection,
     HttpSection,
     JournalSection,
     MeasureSection,
     OtlpSection,
+    OutboxSection,
     ReceiveSection,
     RemoteWriteSection,
     RetrieveSection,
@@ -18,10 +21,12 @@ from gateway.config.sections import (
     StoreSection,
     TlsSection,
 )
-from gateway.config.site import Knob, describe, load_site
+from gateway.config.site import Knob, check_site, describe, load_site
 
 __all__ = [
+    "RESERVE_PARTS",
     "ApiSection",
+    "DeviceSection",
     "ForwardSection",
     "GrpcSection",
     "HttpSection",
@@ -30,6 +35,7 @@ __all__ = [
     "Knob",
     "MeasureSection",
     "OtlpSection",
+    "OutboxSection",
     "ReceiveSection",
     "RemoteWriteSection",
     "RetrieveSection",
@@ -38,6 +44,7 @@ __all__ = [
     "SiteSection",
     "StoreSection",
     "TlsSection",
+    "check_site",
     "describe",
     "load_site",
     "parse_rule",

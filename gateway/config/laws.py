@@ -14,7 +14,13 @@ from gateway.config.keep import SUBJECT_DURATION, SUBJECT_ERROR, KeepRule, parse
 from gateway.config.marks import Document
 from gateway.config.marks import Path as At
 from gateway.config.rules import FindingRule
-from gateway.config.sections import OtlpSection, SiteConfig, TlsSection
+from gateway.config.sections import (
+    RESERVE_PARTS,
+    OtlpSection,
+    ReceiveSection,
+    SiteConfig,
+    TlsSection,
+)
 from gateway.config.units import format_size, is_loopback, split_address
 from gateway.config.validate import Checked, dotted
 
@@ -116,19 +122,8 @@ def _check_tls(checked: Checked[SiteConfig], site: SiteConfig, document: Documen
 
 def _check_limits(checked: Checked[SiteConfig], site: SiteConfig, document: Document) -> None:
     receive, retrieve = site.receive, site.retrieve
+    _check_largest_bodies(checked, receive, document)
     laws = (
-        (
-            ("receive", "grpc", "message_max"),
-            receive.grpc.message_max,
-            ("receive", "queue_max"),
-            receive.queue_max,
-        ),
-        (
-            ("receive", "http", "body_max"),
-            receive.http.body_max,
-            ("receive", "queue_max"),
-            receive.queue_max,
-        ),
         (
             ("receive", "grpc", "message_max"),
             receive.grpc.message_max,
@@ -149,6 +144,14 @@ def _check_limits(checked: Checked[SiteConfig], site: SiteConfig, document: Docu
         ),
         (("retrieve", "poll_hold"), retrieve.poll_hold, ("retrieve", "lease"), retrieve.lease),
     )
+    encryption = site.journal.encryption
+    if encryption.key_file is not None and encryption.key_command:
+        document.add(
+            ("journal", "encryption", "key_command"),
+            FindingRule.KNOB_LAW,
+            "journal.encryption has a key_file and a key_command",
+            "keep one of them; keys for reading go into key_files",
+        )
     for small, low, large, high in laws:
         if low > high and checked.is_sound(*small) and checked.is_sound(*large):
             unit = format_size(int(high)) if isinstance(high, int) else f"{high:g}s"
@@ -157,6 +160,27 @@ def _check_limits(checked: Checked[SiteConfig], site: SiteConfig, document: Docu
                 FindingRule.KNOB_LAW,
                 f"{dotted(small)} is above {dotted(large)} ({unit})",
                 f"lower {dotted(small)} or raise {dotted(large)}",
+            )
+
+
+def _check_largest_bodies(
+    checked: Checked[SiteConfig], receive: ReceiveSection, document: Document
+) -> None:
+    """A body of the largest size must fit into the account less its reserve, or it never would."""
+    queue: At = ("receive", "queue_max")
+    most = receive.queue_max - receive.queue_max // RESERVE_PARTS
+    for knob, size in (
+        (("receive", "grpc", "message_max"), receive.grpc.message_max),
+        (("receive", "http", "body_max"), receive.http.body_max),
+    ):
+        at: At = knob
+        if size > most and checked.is_sound(*at) and checked.is_sound(*queue):
+            document.add(
+                at if at in document.values else queue,
+                FindingRule.KNOB_LAW,
+                f"{dotted(at)} is above what {dotted(queue)} leaves beside its reserve for small "
+                f"bodies ({most} bytes)",
+                f"lower {dotted(at)} or raise {dotted(queue)}",
             )
 
 
@@ -249,6 +273,10 @@ def _named_files(site: SiteConfig) -> Iterator[tuple[At, Path | None]]:
         yield (room, "tls", "client_ca"), tls.client_ca
     yield ("receive", "tokens_file"), site.receive.tokens_file
     yield ("api", "tokens_file"), site.api.tokens_file
+    encryption = site.journal.encryption
+    yield ("journal", "encryption", "key_file"), encryption.key_file
+    for index, path in enumerate(encryption.key_files):
+        yield ("journal", "encryption", "key_files", index), path
 
 
 def _check_files(checked: Checked[SiteConfig], site: SiteConfig, document: Document) -> None:

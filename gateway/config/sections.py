@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from gateway.config.hours import check_hours
 from gateway.config.units import (
     DAY,
     GIB,
@@ -30,6 +31,9 @@ from gateway.config.units import (
     parse_size,
     split_address,
 )
+
+# One part in so many of `receive.queue_max` is for small bodies alone.
+RESERVE_PARTS: Final = 16
 
 # Given as validation context when the values come from text that a person wrote.
 FROM_TEXT: Final = {"from_text": True}
@@ -63,6 +67,10 @@ def _path(value: Any) -> Any:
     return value
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 def _address(value: str) -> str:
     split_address(value)
     return value
@@ -74,6 +82,7 @@ FilePath = Annotated[Path, BeforeValidator(_path), Kind("path", "certs/site.pem"
 Address = Annotated[str, AfterValidator(_address), Kind("host:port", "127.0.0.1:4317")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), Kind("name", "dock-7")]
 Url = Annotated[str, Field(min_length=1, max_length=2048), Kind("URL", "http://127.0.0.1:9093")]
+DailyHours = Annotated[str, AfterValidator(check_hours), Kind("daily hours", "01:00-05:00")]
 Rule = Annotated[str, Kind("keep rule", "duration > 500ms")]
 
 
@@ -124,6 +133,32 @@ class HttpSection(Section):
     )
 
 
+class DeviceSection(Section):
+    """What one device may take of the intake: an authenticated identity, else one address."""
+
+    bytes_per_second: Size | None = Field(
+        default=None,
+        ge=1,
+        le=TIB,
+        description="bytes of bodies after decompression; past it 429; null is no limit",
+    )
+    requests_per_second: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="requests; past it 429; null is no limit"
+    )
+    burst: Duration = Field(
+        default=10.0,
+        ge=1.0,
+        le=HOUR,
+        description="how many seconds of both rates a device may send at once",
+    )
+    bodies_max: int = Field(
+        default=256,
+        ge=1,
+        le=65_536,
+        description="requests of one device under way at once; past it 429",
+    )
+
+
 class ReceiveSection(Section):
     """The intake."""
 
@@ -139,8 +174,29 @@ class ReceiveSection(Section):
         le=16 * GIB,
         description="bytes accepted and not yet processed; past it clients are told to come back",
     )
+    device: DeviceSection = Field(
+        default_factory=DeviceSection, description="limits of each device"
+    )
     insecure: bool = Field(
         default=False, description="allow a listener off loopback without TLS and identity"
+    )
+
+
+class EncryptionSection(Section):
+    """Keys of the journal; all empty means that it is written plain.
+
+    `key_file`, or what `key_command` says, comes before `key_files`: the first key encrypts what is
+    written from now on, all of them decrypt.
+    """
+
+    key_file: FilePath | None = Field(
+        default=None, description="file with 64 hexadecimal digits: the key of what is written"
+    )
+    key_command: tuple[str, ...] = Field(
+        default=(), max_length=32, description="program and arguments that print the key instead"
+    )
+    key_files: tuple[FilePath, ...] = Field(
+        default=(), max_length=16, description="further keys, of what was written before"
     )
 
 
@@ -153,6 +209,9 @@ class JournalSection(Section):
     fsync: bool = Field(default=True, description="sync to disk before the acknowledgement")
     bytes_max: Size = Field(
         default=2 * GIB, ge=MIB, le=64 * TIB, description="largest size of the journal on disk"
+    )
+    encryption: EncryptionSection = Field(
+        default_factory=EncryptionSection, description="encryption at rest"
     )
 
 
@@ -224,6 +283,38 @@ class ForwardSection(Section):
     otlp: OtlpSection = Field(description="where and how it is sent")
     bytes_per_second: Size | None = Field(
         default=None, ge=1, le=TIB, description="largest send rate in bytes; null is no limit"
+    )
+    window: Annotated[tuple[DailyHours, ...], BeforeValidator(_one_or_more)] = Field(
+        default=(),
+        max_length=8,
+        description=(
+            "daily hours in which backlog is sent, that is what has waited longer than live_age; in"
+            " local time, with a Z at the end in UTC. Outside them only younger data is sent, at"
+            " once; inside them it goes first and backlog gets at least half. Each of the two keeps"
+            " its order. Hours that do not come for 24 h of running time, because the clock is"
+            " wrong, are taken as come. Empty: everything at once and in one order;"
+            " 00:00-24:00: at once, and young data does not wait behind backlog"
+        ),
+    )
+    live_age: Duration = Field(
+        default=15 * MINUTE,
+        ge=0.0,
+        le=30 * DAY,
+        description="how long data waits before it is backlog; 0s: all of it is, always",
+    )
+
+
+class OutboxSection(Section):
+    """What waits on disk for destinations."""
+
+    bytes_max: Size = Field(
+        default=4 * GIB,
+        ge=MIB,
+        le=64 * TIB,
+        description=(
+            "largest size on disk of what waits for all destinations, and of dead letters, which"
+            " take a quarter of it or 256MiB at most; past it the oldest frames are given up"
+        ),
     )
 
 
@@ -317,6 +408,9 @@ class SiteConfig(Section):
     )
     forward: tuple[ForwardSection, ...] = Field(
         default=(), max_length=16, description="destinations of exported telemetry"
+    )
+    outbox: OutboxSection = Field(
+        default_factory=OutboxSection, description="what waits for destinations"
     )
     remote_write: tuple[RemoteWriteSection, ...] = Field(
         default=(), max_length=16, description="remote-write receivers; not available yet"

@@ -26,8 +26,8 @@ from gateway.config.marks import (
 from gateway.config.marks import Path as At
 from gateway.config.rules import FindingRule
 from gateway.config.sections import SiteConfig
-from gateway.config.validate import in_unit, kind_of, model_of, validate
-from gateway.errors import InvalidConfigError
+from gateway.config.validate import Checked, in_unit, kind_of, model_of, validate
+from gateway.errors import Finding, InvalidConfigError
 
 EMBEDDED: Final = "<defaults>"
 OVERRIDES_MAX: Final = 256
@@ -74,6 +74,13 @@ def read_site(
     rebased = _rebase(checked.value, document, folder)
     check_laws(replace(checked, value=rebased), document)
     return rebased, document
+
+
+def check_site(site: SiteConfig) -> list[Finding]:
+    """Check the laws between the knobs of a configuration that was put together in memory."""
+    document = Document(file=EMBEDDED, data={})
+    check_laws(Checked(value=site, broken=frozenset()), document)
+    return document.findings
 
 
 def read_file(path: Path) -> Document:

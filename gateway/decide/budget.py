@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Float64
+from gateway.tables import Float64
 
 Int64 = NDArray[np.int64]
 Array = NDArray[Any]

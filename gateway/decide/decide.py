@@ -13,15 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import (
-    NO_RANDOMNESS,
-    NO_THRESHOLD,
-    Batch,
-    Findings,
-    UInt8,
-    UInt64,
-    Verdict,
-)
+from gateway.batch import Batch, Findings, Verdict
 from gateway.contract.plan import Plan
 from gateway.decide.budget import Budgets
 from gateway.decide.rules import compile_rules
@@ -33,6 +25,7 @@ from gateway.decide.threshold import (
     threshold_of,
 )
 from gateway.otlp.kernel import factorize, factorize_ids
+from gateway.tables import NO_RANDOMNESS, NO_THRESHOLD, UInt8, UInt64
 
 Int64 = NDArray[np.int64]
 Array = NDArray[Any]

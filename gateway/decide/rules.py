@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from gateway.batch import Batch, Bool, Findings
+from gateway.batch import Batch, Findings
 from gateway.config.keep import SUBJECT_DURATION, SUBJECT_ERROR, KeepRule
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Contract, SignalType
 from gateway.otlp import columns
 from gateway.otlp.kernel import Literals
+from gateway.tables import Bool
 
 SECOND_NS: Final = 1_000_000_000
 _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.batch import NO_RANDOMNESS, NO_THRESHOLD
+from gateway.tables import NO_RANDOMNESS, NO_THRESHOLD
 
 BITS: Final = 56
 RANGE: Final = 1 << BITS

@@ -1,7 +1,9 @@
-"""Make senders from their section of the site file."""
+"""Make senders and windows from their section of the site file."""
 
 from gateway.config import ForwardSection
+from gateway.config.hours import Hours
 from gateway.forward.otlp_client import GrpcSender, HttpSender, Sender
+from gateway.forward.windows import Windows
 
 
 def make_sender(section: ForwardSection) -> Sender:
@@ -19,4 +21,11 @@ def make_sender(section: ForwardSection) -> Sender:
         compression=otlp.compression,
         headers=otlp.headers,
         timeout_s=otlp.timeout,
+    )
+
+
+def make_windows(section: ForwardSection) -> Windows:
+    """Make the bulk windows of one destination."""
+    return Windows(
+        hours=[Hours.parse(text) for text in section.window], live_age_s=section.live_age
     )

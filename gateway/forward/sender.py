@@ -1,32 +1,42 @@
 """One task per destination: take from the outbox, send, mark, and wait when it does not answer.
 
 Law: a frame is marked only after the destination answered for it, and what was answered is never
-sent again while this process lives. Frames leave oldest first, a few at a time; while the
-destination is unreachable one frame at a time asks whether it is back.
+sent again while this process lives. Frames leave oldest first, in waves of IN_FLIGHT_MAX that are
+answered and marked whole before the next one begins. A frame that has to be tried again goes alone,
+before all newer ones, and so does each part of one that was cut. So a frame is overtaken by the
+rest of one wave at most, and metrics, of which a wave holds one frame, by none: their order is what
+a time series means. While the destination is unreachable one frame at a time asks whether it is
+back. Bulk windows divide frames into two classes, and all this holds within each.
 """
 
 import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gateway.batch import Frame
+from gateway.batch import Frame, Signal
 from gateway.errors import DeliveryError, WeirError
 from gateway.forward.answers import FrameTooLargeError, Sent
 from gateway.forward.backoff import Backoff, TokenBucket
 from gateway.forward.halve import maybe_halves
 from gateway.forward.otlp_client import Sender
-from gateway.forward.records import Pending, Settlement
+from gateway.forward.records import Pending, Settlement, Want
+from gateway.forward.rows import ID_STEP
+from gateway.forward.windows import LOOK_S, Windows
 
 log = logging.getLogger(__name__)
 
 FETCH_BYTES_MAX: Final = 8 << 20
 IN_FLIGHT_MAX: Final = 4
+# More frames than this are not on their way again at once: a wave holds four, and a frame of 1 MiB
+# is cut 63 times at most before its parts are too small.
+AGAIN_MAX: Final = 64
 
-Fetch = Callable[[str, int], Awaitable[Sequence[Pending]]]
+Fetch = Callable[[str, Want], Awaitable[Sequence[Pending]]]
 Mark = Callable[[str, Settlement], Awaitable[None]]
 Outcome = Sent | DeliveryError | tuple[Frame, Frame]
 
@@ -47,6 +57,7 @@ class ForwardStatus:
     sent_bytes: int = 0
     rejected_items: int = 0
     dead_items: int = 0
+    held: bool = False  # backlog waits for its hours, and nothing is wrong
 
 
 class Forwarder:
@@ -61,6 +72,7 @@ class Forwarder:
         mark: Mark,
         rng: random.Random,
         bytes_per_second: int | None = None,
+        windows: Windows | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -72,6 +84,9 @@ class Forwarder:
         self._mark = mark
         self._backoff = Backoff(rng=rng)
         self._bucket = TokenBucket(bytes_per_second=bytes_per_second)
+        self._windows = windows or Windows()
+        self._failed: set[int] = set()  # frames that have to be tried again
+        self._cut: deque[int] = deque(maxlen=AGAIN_MAX)  # frames that were replaced by parts
         self._clock = clock
         self._now_ns = now_ns
         self._sleep = sleep
@@ -111,29 +126,81 @@ class Forwarder:
     async def _round(self) -> bool:
         """Send what one fetch brings; False when stopped and nothing is left to do."""
         self._wake.clear()
+        # One frame asks whether the destination is back; more would be read for nothing.
+        size = 1 if self.status.reachable is False else FETCH_BYTES_MAX
+        want = self._want(size)
         try:
-            pending = await self._fetch(self.destination, FETCH_BYTES_MAX)
+            pending = await self._fetch(self.destination, want)
         except WeirError as error:
             return await self._wait("outbox cannot be read", str(error), None)
         if not pending:
+            self._windows.emptied(self._clock())
             if self._stop.is_set():
                 return False
-            await self._wake.wait()
+            await self._idle()
             return True
-        position = 0
-        while position < len(pending):
-            size = IN_FLIGHT_MAX if self.status.reachable else 1
-            wave = pending[position : position + size]
-            position += len(wave)
+        while pending:
+            wave = self._wave(pending)
+            pending = pending[len(wave) :]
             outcomes = await asyncio.gather(*(self._deliver(frame) for frame in wave))
             if not await self._settle(wave, outcomes):
                 return False
+            self._failed.difference_update(frame.id for frame in wave)
+            self._failed.update(
+                frame.id
+                for frame, outcome in zip(wave, outcomes, strict=True)
+                if _is_retryable(outcome)
+            )
+            # A full outbox may have given some of them up; those are the oldest.
+            self._failed = set(sorted(self._failed)[-AGAIN_MAX:])
             failure = next((o for o in outcomes if _is_retryable(o)), None)
             if isinstance(failure, DeliveryError):
                 reason, hint_s = str(failure), failure.retry_after_s
                 return await self._wait("destination unreachable", reason, hint_s)
             self._reached()
+            cut = [f.id for f, o in zip(wave, outcomes, strict=True) if isinstance(o, tuple)]
+            if cut:
+                self._cut.extend(cut)
+                return True  # the parts come next, and only the outbox has them
         return True
+
+    def _wave(self, pending: Sequence[Pending]) -> Sequence[Pending]:
+        """Take what is sent side by side from the front: at most one frame of metrics."""
+        if not self.status.reachable or self._goes_alone(pending[0].id):
+            return pending[:1]
+        metrics = 0
+        for count, frame in enumerate(pending[:IN_FLIGHT_MAX]):
+            metrics += frame.signal is Signal.METRICS
+            if metrics > 1 or self._goes_alone(frame.id):
+                return pending[:count]
+        return pending[:IN_FLIGHT_MAX]
+
+    def _goes_alone(self, frame_id: int) -> bool:
+        """Tell whether a frame was sent before, whole or as part of another."""
+        return frame_id in self._failed or any(
+            whole - ID_STEP < frame_id < whole for whole in self._cut
+        )
+
+    def _want(self, bytes_max: int) -> Want:
+        """Ask the windows what may leave now."""
+        was_overdue = self._windows.is_overdue
+        want = self._windows.want(bytes_max, now_ns=self._now_ns(), clock_s=self._clock())
+        if self._windows.is_overdue and not was_overdue:
+            name = self.destination
+            log.warning("window did not come for a day, is the clock wrong? destination=%s", name)
+        self._hold()
+        return want
+
+    def _hold(self) -> None:
+        held = not self._windows.is_open and self.status.reachable is not False
+        self.status = replace(self.status, held=held)
+
+    async def _idle(self) -> None:
+        """Wait for new frames, or for hours that may have come."""
+        if self._windows.hours:
+            await self._sleep_or(self._wake, LOOK_S)
+        else:
+            await self._wake.wait()
 
     async def _deliver(self, frame: Pending) -> Outcome:
         wait = self._bucket.delay_s(len(frame.body), self._clock())
@@ -172,17 +239,22 @@ class Forwarder:
             reachable=False,
             last_error=reason,
             next_try_ns=self._now_ns() + int(delay * 1e9),
+            held=False,
         )
         if self._stop.is_set():
             return False
-        sleep = asyncio.ensure_future(self._sleep(delay))
-        stop = asyncio.ensure_future(self._stop.wait())
+        await self._sleep_or(self._stop, delay)
+        return not self._stop.is_set()
+
+    async def _sleep_or(self, event: asyncio.Event, seconds: float) -> None:
+        """Sleep until the time is over or the event comes."""
+        sleep = asyncio.ensure_future(self._sleep(seconds))
+        called = asyncio.ensure_future(event.wait())
         try:
-            await asyncio.wait({sleep, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sleep, called}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleep.cancel()
-            stop.cancel()
-        return not self._stop.is_set()
+            called.cancel()
 
     def _reached(self) -> None:
         if self.status.reachable is False:

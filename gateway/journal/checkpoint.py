@@ -52,6 +52,8 @@ CREATE TABLE IF NOT EXISTS outbox_note (
     cursor INTEGER NOT NULL,
     note TEXT NOT NULL
 ) STRICT;
+-- Journal records that are not to be read, because reading them ended the process.
+CREATE TABLE IF NOT EXISTS set_aside (sequence INTEGER PRIMARY KEY) STRICT;
 """
 
 # SQLite keeps the kind of an error in the low byte of its code.
@@ -184,6 +186,16 @@ class Checkpoint:
             " SET cursor = ?1, meta = ?2, state = ?3",
             (cursor, json.dumps(dict(meta), sort_keys=True), pack_arrays(arrays)),
         )
+        connection.execute("DELETE FROM set_aside WHERE sequence <= ?", (cursor,))
+
+    def set_aside(self, connection: sqlite3.Connection, sequence: int) -> None:
+        """Note a journal record that is not to be read until a checkpoint is past it."""
+        connection.execute("INSERT OR IGNORE INTO set_aside VALUES (?)", (sequence,))
+
+    def aside(self) -> frozenset[int]:
+        """List the journal records that are not to be read."""
+        rows = self.connection.execute("SELECT sequence FROM set_aside").fetchall()
+        return frozenset(sequence for (sequence,) in rows)
 
     def set_outbox_cursor(
         self, connection: sqlite3.Connection, sequence: int, note: Json = None

@@ -46,6 +46,11 @@ class Files:
         """Return the size of an open file in bytes."""
         return os.fstat(handle).st_size
 
+    def free_bytes(self, directory: Path) -> int:
+        """Return the space that this user may still fill on the disk of a directory."""
+        state = os.statvfs(directory)
+        return state.f_bavail * state.f_frsize
+
     def read_at(self, handle: int, count: int, offset: int) -> bytes:
         """Read up to count bytes from an offset; fewer at the end of the file."""
         return os.pread(handle, count, offset)

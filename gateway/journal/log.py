@@ -10,6 +10,7 @@ Threads: `append` belongs to one thread, `release` to another; replay comes befo
 
 import contextlib
 import logging
+import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +18,22 @@ from typing import Final, Self
 
 import zstandard
 
-from gateway.errors import CorruptDataError, JournalUnavailableError, StartError
+from gateway.errors import (
+    CorruptDataError,
+    JournalUnavailableError,
+    PayloadTooLargeError,
+    StartError,
+)
+from gateway.journal.cipher import SALT_BYTES, Keys, Sealer, missing_key
 from gateway.journal.files import Files
 from gateway.journal.frame import (
-    SEGMENT_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES_MAX,
     ZSTD_LEVEL,
     Entry,
     GroupRecord,
     SegmentHeader,
-    pack_frame,
+    build_frame,
+    pack,
     pack_segment,
     seed_of,
 )
@@ -57,12 +65,23 @@ class Journal:
     """One directory of segments, held by one process."""
 
     def __init__(
-        self, directory: Path, *, bytes_max: int, fsync: bool, segment_bytes: int, files: Files
+        self,
+        directory: Path,
+        *,
+        bytes_max: int,
+        fsync: bool,
+        segment_bytes: int,
+        free_bytes_min: int,
+        keys: Keys,
+        files: Files,
     ) -> None:
         self._directory = directory
         self._files = files
         self._fsync = fsync
         self._bytes_max = bytes_max
+        self._free_bytes_min = free_bytes_min
+        self._keys = keys
+        self._sealer: Sealer | None = None
         self._segment_bytes = min(segment_bytes, bytes_max // SEGMENTS_MIN)
         # zstandard objects must not be shared by threads: this one belongs to `append`.
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
@@ -89,11 +108,15 @@ class Journal:
         fsync: bool = True,
         segment_bytes: int = SEGMENT_BYTES,
         after: int = 0,
+        free_bytes_min: int = 0,
+        keys: Keys | None = None,
         files: Files | None = None,
     ) -> Self:
         """Take the directory, cut the torn tail off and find the next sequence.
 
         `after` is the highest sequence that any checkpoint names; no new record gets a lower one.
+        `free_bytes_min` is what the journal leaves free on the disk, so that the checkpoint that
+        gives its space back can be written.
         Raises: StartError when another process holds the directory or it cannot be used.
         """
         journal = cls(
@@ -101,6 +124,8 @@ class Journal:
             bytes_max=bytes_max,
             fsync=fsync,
             segment_bytes=segment_bytes,
+            free_bytes_min=free_bytes_min,
+            keys=keys or Keys.none(),
             files=files or Files(),
         )
         try:
@@ -133,13 +158,19 @@ class Journal:
         """Write one record durably; returns the bytes written.
 
         Raises: JournalUnavailableError, after which the record is not in the journal and the same
-        sequence may be used again; PayloadTooLargeError.
+        sequence may be used again; PayloadTooLargeError when even an empty journal cannot take it.
         """
         if self._closed:
             raise JournalUnavailableError("the journal is closed")
         assert record.sequence >= self._sequence_next
-        frame = pack_frame(record, self._seed, self._compressor)
-        active = self._segment_for(record.sequence, len(frame))
+        packed = pack(record, self._compressor)
+        need = packed.frame_bytes(encrypted=self._keys.encrypt)
+        if need + 2 * SEGMENT_HEADER_BYTES_MAX > self._bytes_max:
+            raise PayloadTooLargeError(f"a group of {need} bytes is above journal.bytes_max")
+        self._check_free(need)
+        active = self._segment_for(record.sequence, need)
+        # The place comes before the bytes, because each segment has a key of its own.
+        frame = build_frame(packed, self._seed, self._sealer)
         self._write(active, frame)
         active.end += len(frame)
         active.size = active.end
@@ -148,13 +179,18 @@ class Journal:
         return len(frame)
 
     def replay(self, after: int) -> Iterator[GroupRecord]:
-        """Read every record above a sequence, in order; damage is quarantined, never raised."""
+        """Read every record above a sequence, in order; damage is quarantined, never raised.
+
+        Raises: StartError when a segment that is needed was encrypted with a key that is not there.
+        """
         self._sequence_next = max(self._sequence_next, after + 1)
         with self._guard:
-            segments = tuple(self._segments)
+            segments = tuple(s for s in self._segments if s.last > after)
         for segment in segments:
-            if segment.last <= after:
-                continue
+            header = segment.header
+            if header is not None and header.key_id and not self._keys.knows(header.key_id):
+                raise missing_key(header.key_id, segment.path.name)
+        for segment in segments:
             for record in self._records(segment, after):
                 # A segment that was copied under another number brings old sequences again.
                 after = record.sequence
@@ -221,8 +257,11 @@ class Journal:
             self._cut(self._segments[-1])
 
     def _cut(self, segment: Segment) -> None:
-        """Give the space of a torn tail back; the next segment's header says where it ends."""
-        if segment.size <= segment.end:
+        """Give the space of a torn tail back; the next segment's header says where it ends.
+
+        Damage that the quarantine could not take stays where it is until the segment is released.
+        """
+        if segment.size <= segment.end or not segment.kept:
             return
         self.torn_bytes += segment.size - segment.end
         log.warning("journal tail cut path=%s bytes=%d", segment.path, segment.size - segment.end)
@@ -241,12 +280,12 @@ class Journal:
             self._quarantine.note(segment.number, 0, f"segment cannot be opened: {error}")
             return
         try:
-            for stretch in stretches(self._files, handle, segment.end, self._seed):
+            for stretch in stretches(self._files, handle, segment.start, segment.end, self._seed):
                 header = stretch.header
                 if header is not None and stretch.whole and header.sequence <= after:
                     continue
                 try:
-                    record = read_record(self._files, handle, stretch)
+                    record = read_record(self._files, handle, stretch, self._keys, self._id)
                 except CorruptDataError:
                     self._quarantine.keep(segment.number, handle, stretch)
                 else:
@@ -264,7 +303,7 @@ class Journal:
         needless = active is not None and 0 < active.last <= self._released
         full = active is not None and active.last > 0 and active.end + need > self._segment_bytes
         roll = active is None or needless or full
-        if not self._fits(need + (SEGMENT_HEADER_BYTES if roll else 0)):
+        if not self._fits(need + (SEGMENT_HEADER_BYTES_MAX if roll else 0)):
             # The newest segment may be all that is left, and no longer needed.
             newest = self._segments[-1] if self._segments else None
             if newest is None or not 0 < newest.last <= self._released:
@@ -281,18 +320,32 @@ class Journal:
     def _fits(self, need: int) -> bool:
         return self.bytes_used + need <= self._bytes_max
 
+    def _check_free(self, need: int) -> None:
+        """Leave enough of the disk for the checkpoint that gives the journal's space back."""
+        if not self._free_bytes_min:
+            return
+        try:
+            free = self._files.free_bytes(self._directory)
+        except OSError as error:
+            raise _unavailable("the disk of the journal cannot be asked", error) from error
+        if free - need < self._free_bytes_min:
+            raise JournalUnavailableError(f"only {free} bytes are free on the disk of the journal")
+
     def _full(self) -> JournalUnavailableError:
         return JournalUnavailableError(f"the journal is at its limit of {self._bytes_max} bytes")
 
     def _start_segment(self, sequence: int) -> Segment:
         self._close_active()
         before = self._segments[-1] if self._segments else None
+        sealer = self._keys.sealer(secrets.token_bytes(SALT_BYTES), self._id)
         header = SegmentHeader(
             journal_id=self._id,
             number=self._number_next,
             first_sequence=sequence,
             previous_number=before.number if before else 0,
             previous_bytes=before.end if before else 0,
+            key_id=sealer.key_id if sealer else b"",
+            salt=sealer.salt if sealer else b"",
         )
         path = self._directory / segment_name(header.number)
         new = self._directory / _NEW_NAME
@@ -311,7 +364,8 @@ class Journal:
                 with contextlib.suppress(OSError):
                     self._files.unlink(name)
             raise _unavailable("a journal segment cannot be created", error) from error
-        segment = Segment(path, header.number, header, SEGMENT_HEADER_BYTES)
+        self._sealer = sealer
+        segment = Segment(path, header.number, header, header.header_bytes)
         with self._guard:
             self._segments.append(segment)
         self._active = segment

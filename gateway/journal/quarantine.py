@@ -4,7 +4,6 @@ Law: nothing here raises; a disk that cannot take the copy costs the copy, never
 copy's name is the place the bytes came from, so that a second replay finds it made.
 """
 
-import contextlib
 import logging
 from pathlib import Path
 from typing import Final
@@ -38,25 +37,30 @@ class Quarantine:
             self._seen.add((segment, offset))
             log.error("journal damaged segment=%d offset=%d reason=%s", segment, offset, reason)
 
-    def keep(self, segment: int, handle: int, stretch: Stretch) -> None:
-        """Count a damaged stretch and copy it into a side file."""
-        if (segment, stretch.start) in self._seen:
-            return
+    def keep(self, segment: int, handle: int, stretch: Stretch) -> bool:
+        """Count a damaged stretch and copy it into a side file; tells whether there is a copy."""
         self.note(segment, stretch.start, "damaged frame quarantined")
-        with contextlib.suppress(OSError):
-            self._copy(f"{segment:016d}-{stretch.start:012d}.bin", handle, stretch)
+        try:
+            return self._copy(f"{segment:016d}-{stretch.start:012d}.bin", handle, stretch)
+        except OSError:
+            return False
 
-    def _copy(self, name: str, handle: int, stretch: Stretch) -> None:
+    def _copy(self, name: str, handle: int, stretch: Stretch) -> bool:
         length = stretch.stop - stretch.start
-        if name in self._known() or self._bytes + length > QUARANTINE_BYTES_MAX:
-            return
+        if name in self._known():
+            return True
+        if self._bytes + length > QUARANTINE_BYTES_MAX:
+            return False
         target = self._files.create(self._directory / name)
         try:
             view = memoryview(read_fully(self._files, handle, stretch.start, stretch.stop))
             while view:
                 view = view[self._files.write(target, view) :]
             self._files.fdatasync(target)
+            self._files.fsync_directory(self._directory)
             self._bytes += length
+            self._known().add(name)
+            return True
         finally:
             self._files.close(target)
 

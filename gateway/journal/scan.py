@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import CorruptDataError
+from gateway.journal.cipher import Keys
 from gateway.journal.files import Files
 from gateway.journal.frame import (
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
-    SEGMENT_HEADER_BYTES,
     FrameHeader,
     GroupRecord,
     maybe_frame,
     unpack_payload,
+    verify_payload,
 )
 
 SEARCH_BYTES: Final = 1 << 20
@@ -37,12 +38,12 @@ class Stretch:
     whole: bool
 
 
-def stretches(files: Files, handle: int, end: int, seed: int) -> Iterator[Stretch]:
-    """Walk a segment up to `end` without reading payloads.
+def stretches(files: Files, handle: int, start: int, end: int, seed: int) -> Iterator[Stretch]:
+    """Walk a segment from `start` up to `end` without reading payloads.
 
     Raises: OSError when the disk cannot be read.
     """
-    offset = SEGMENT_HEADER_BYTES
+    offset = start
     while offset < end:
         head = files.read_at(handle, min(FRAME_HEADER_BYTES, end - offset), offset)
         header = maybe_frame(head, seed)
@@ -56,15 +57,30 @@ def stretches(files: Files, handle: int, end: int, seed: int) -> Iterator[Stretc
         offset = stop
 
 
-def read_record(files: Files, handle: int, stretch: Stretch) -> GroupRecord:
+def read_record(
+    files: Files, handle: int, stretch: Stretch, keys: Keys, journal_id: int
+) -> GroupRecord:
     """Read and verify the frame of a whole stretch.
+
+    Raises: CorruptDataError, OSError, StartError when a key is missing.
+    """
+    header, data = _read(files, handle, stretch)
+    return unpack_payload(header, data, keys, journal_id)
+
+
+def verify(files: Files, handle: int, stretch: Stretch) -> None:
+    """Check the frame of a whole stretch against its checksums, which takes no key.
 
     Raises: CorruptDataError, OSError.
     """
+    verify_payload(*_read(files, handle, stretch))
+
+
+def _read(files: Files, handle: int, stretch: Stretch) -> tuple[FrameHeader, bytes]:
     if stretch.header is None or not stretch.whole:
         raise CorruptDataError("no intact frame header")
     start = stretch.start + FRAME_HEADER_BYTES
-    return unpack_payload(stretch.header, read_fully(files, handle, start, stretch.stop))
+    return stretch.header, read_fully(files, handle, start, stretch.stop)
 
 
 def read_fully(files: Files, handle: int, start: int, stop: int) -> bytes:

@@ -18,12 +18,13 @@ from gateway.journal.files import Files
 from gateway.journal.frame import (
     FRAME_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES_MAX,
     SegmentHeader,
     checksum,
     maybe_segment,
 )
 from gateway.journal.quarantine import Quarantine
-from gateway.journal.scan import Stretch, read_record, stretches
+from gateway.journal.scan import Stretch, stretches, verify
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ _CHECKSUM_BYTES: Final = 4
 
 
 class Segment:
-    """One file: `size` on the disk, `end` of the last good frame, `last` bounds its sequences."""
+    """One file: `size` on the disk, `end` of the last good frame, `last` bounds its sequences.
 
-    __slots__ = ("end", "header", "last", "number", "path", "size")
+    `kept` is False when damage behind `end` has no copy in the quarantine.
+    """
+
+    __slots__ = ("end", "header", "kept", "last", "number", "path", "size")
 
     def __init__(self, path: Path, number: int, header: SegmentHeader | None, size: int) -> None:
         self.path = path
@@ -48,6 +52,12 @@ class Segment:
         self.size = size
         self.end = size
         self.last = 0
+        self.kept = True
+
+    @property
+    def start(self) -> int:
+        """Where frames begin; behind a damaged header they are searched for."""
+        return SEGMENT_HEADER_BYTES if self.header is None else self.header.header_bytes
 
 
 def segment_name(number: int) -> str:
@@ -68,7 +78,7 @@ def find_segments(files: Files, directory: Path, quarantine: Quarantine) -> list
         number = int(match.group(1))
         handle = files.open_read(directory / name)
         try:
-            header = maybe_segment(files.read_at(handle, SEGMENT_HEADER_BYTES, 0))
+            header = maybe_segment(files.read_at(handle, SEGMENT_HEADER_BYTES_MAX, 0))
             found.append(Segment(directory / name, number, header, files.size(handle)))
         finally:
             files.close(handle)
@@ -146,21 +156,22 @@ def _inspect_tail(
     """
     first = segment.header.first_sequence if segment.header else 1
     unknown = segment.header is None
-    end = min(segment.end, SEGMENT_HEADER_BYTES)
+    end = min(segment.end, segment.start)
     try:
         handle = files.open_read(segment.path)
         try:
-            for stretch in stretches(files, handle, segment.end, seed):
+            for stretch in stretches(files, handle, segment.start, segment.end, seed):
                 if stretch.header is not None:
                     first = max(first, stretch.header.sequence + 1)
                 try:
-                    read_record(files, handle, stretch)
+                    verify(files, handle, stretch)
                 except CorruptDataError:
                     unknown |= stretch.header is None
                     if not _is_torn(stretch):
-                        quarantine.keep(segment.number, handle, stretch)
+                        kept = quarantine.keep(segment.number, handle, stretch)
+                        segment.kept = segment.kept and kept
                 else:
-                    end, unknown = stretch.stop, False
+                    end, unknown, segment.kept = stretch.stop, False, True
         finally:
             files.close(handle)
     except OSError as error:

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from gateway.batch import Float64, Int16
 from gateway.measure.grid import Grid, GridKind
 from gateway.measure.state import Int64
+from gateway.tables import Float64, Int16
 
 # 20 quantile cuts, missing, odd and unusual fit.
 COARSE_BINS_MAX: Final = 24

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Float64
 from gateway.measure.baseline import UNUSUAL, Baseline
+from gateway.tables import Float64
 
 TILTS: Final = (0.05, 0.15, 0.4)
 TAILS: Final = (0.001, 0.01, 0.05)

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Float64
 from gateway.contract.schema import Slo
 from gateway.contract.slo import WIDE_BUDGET, BurnWindow, budget_of, windows_of
 from gateway.measure.state import Array
 from gateway.measure.windows import DAY_S, HOUR_S, MINUTE_S
+from gateway.tables import Float64
 
 Z_ONE_SIDED_95: Final = 1.645
 BAD_EVENTS_MIN: Final = 3

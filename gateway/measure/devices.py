@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Batch, Int32
+from gateway.batch import Batch
 from gateway.contract.plan import Plan
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64, State, grown, pack_json, union, unpack_json
 from gateway.measure.texts import ABSENT, OVERFLOW, Interner
 from gateway.otlp.columns import resource_texts
+from gateway.tables import Int32
 
 OTHER: Final = "~other"
 OTHER_INDEX: Final = 0
@@ -52,7 +53,11 @@ class Devices:
         return self._known.names
 
     def find(self, batch: Batch) -> Int32:
-        """Find the device of each span: device.id, service.instance.id, else the identity."""
+        """Find the device of each span: the identity of its sender, else what it says of itself.
+
+        An authenticated sender speaks for itself only; an anonymous one is named by device.id, else
+        by service.instance.id.
+        """
         offset, length, present = resource_texts(batch, self._id_slot)
         of_resource = self._known.indices(batch.arena, offset, length, present)
         if (of_resource == ABSENT).any():
@@ -62,12 +67,12 @@ class Devices:
                 more = self._known.indices(batch.arena, offset, length, present)
                 of_resource = np.where(present, more, of_resource)
         found: Int32 = of_resource[batch.spans["resource"]]
-        nameless = found == ABSENT
-        if nameless.any():
+        if any(batch.identities) or (found == ABSENT).any():
             known = [self._known.index(name.encode()) for name in batch.identities]
             identity = batch.requests["identity"][batch.spans["request"]]
             by_identity = np.array(known, dtype=np.int32)[identity]
-            found = np.where(nameless, by_identity, found)
+            is_named = np.array([bool(name) for name in batch.identities])[identity]
+            found = np.where(is_named | (found == ABSENT), by_identity, found)
         lost = found == OVERFLOW
         if lost.any():
             self.overflow_spans += int(lost.sum())

@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Float64
 from gateway.measure.baseline import COARSE_BINS_MAX, Baseline
 from gateway.measure.bets import BETS_MAX, bets_of, log_table
 from gateway.measure.state import Array, Int64, State, grown
+from gateway.tables import Float64
 
 HALF_LIVES_TICKS: Final = (4.0, 32.0, 256.0)
 ADAPTIVE: Final = len(HALF_LIVES_TICKS)

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Bool
 from gateway.measure.state import Array, Int64, State, grown
+from gateway.tables import Bool
 
 RECENT_ROWS: Final = 512
 BAD_ROWS: Final = 256

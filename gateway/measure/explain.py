@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from gateway.batch import Anomaly, AnomalyKind, Evidence, Float64, Severity
+from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity
 from gateway.measure.baseline import ETA, Baseline
 from gateway.measure.burn import (
     budget_remaining,
@@ -27,6 +27,7 @@ from gateway.measure.slo import Burn, Objectives
 from gateway.measure.state import Int64
 from gateway.measure.streams import Stream
 from gateway.measure.windows import DAY_S
+from gateway.tables import Float64
 
 # A drift whose debiased PSI is surely above this wakes a person.
 PAGE_PSI_MIN: Final = 0.1

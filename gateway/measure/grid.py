@@ -17,8 +17,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Bool, Float64, Int32, UInt8
 from gateway.measure.state import Array, Int64
+from gateway.tables import Bool, Float64, Int32, UInt8
 
 SCORE_BINS: Final = 128
 LOGIT_TAIL: Final = 1e-4

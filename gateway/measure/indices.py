@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Float64
 from gateway.measure.state import Array
+from gateway.tables import Float64
 
 # Two-sided 95 % of a normal.
 Z_95: Final = 1.96

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import MISSING, Batch, Bool, Int16
+from gateway.batch import Batch
 from gateway.contract.schema import Contract, Role, Signal, SignalType
 from gateway.measure.baseline import COARSE_BINS_MAX
 from gateway.measure.grid import Grid, GridKind, bins_of_classes, bins_of_numbers
@@ -16,6 +16,7 @@ from gateway.measure.state import Int64, grown
 from gateway.otlp import columns
 from gateway.otlp.columns import numbers_at, texts_at
 from gateway.otlp.kernel import Literals
+from gateway.tables import MISSING, Bool, Int16
 
 NO_ROW: Final = -1
 NOT_COLLECTING: Final = (1 << 63) - 1

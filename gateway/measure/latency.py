@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Float64, UInt64
 from gateway.contract.plan import Plan
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64, State, added, grown
+from gateway.tables import Float64, UInt64
 
 # prometheus_client's default edges, in seconds.
 STANDARD_EDGES_S: Final = (

@@ -10,11 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import NO_CONTRACT, Batch, Int16, Int32
+from gateway.batch import NO_CONTRACT, Batch
 from gateway.contract.plan import Plan
 from gateway.measure.texts import ABSENT, Interner
 from gateway.otlp.columns import resource_texts, scope_texts, span_texts
 from gateway.otlp.kernel import Literals, factorize_ids
+from gateway.tables import Int16, Int32
 
 VERSION_KEY: Final = "edgeai.model.version"
 SERVICE_VERSION_KEY: Final = "service.version"

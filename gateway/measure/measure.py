@@ -13,16 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import (
-    NO_CONTRACT,
-    NO_SERIES,
-    Anomaly,
-    AnomalyKind,
-    Batch,
-    Bool,
-    Findings,
-    Int16,
-)
+from gateway.batch import NO_CONTRACT, NO_SERIES, Anomaly, AnomalyKind, Batch, Findings
 from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import views
@@ -48,6 +39,7 @@ from gateway.measure.streamstate import load as load_streams
 from gateway.measure.streamstate import save as save_streams
 from gateway.measure.watch import Watch
 from gateway.otlp import columns
+from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
 STATUS_ERROR: Final = 2

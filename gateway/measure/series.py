@@ -10,10 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import NO_CONTRACT, NO_SERIES, Bool, Int16, Int32
+from gateway.batch import NO_CONTRACT, NO_SERIES
 from gateway.contract.plan import Plan
 from gateway.measure.state import Array, Int64, State, added, grown, pack_json, union, unpack_json
 from gateway.measure.texts import Interner
+from gateway.tables import Bool, Int16, Int32
 
 OTHER: Final = "~other"
 UNKNOWN_VERSION: Final = "unknown"

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Bool, Severity
+from gateway.batch import Severity
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Indicator, Slo
 from gateway.contract.slo import BurnWindow, budget_of
@@ -28,6 +28,7 @@ from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed
 from gateway.measure.state import union as union_names
 from gateway.measure.windows import DAY_S, Ring, rings_for
 from gateway.measure.windows import merge as merge_rings
+from gateway.tables import Bool
 
 STEP_S: Final = 10
 STEP_NS: Final = STEP_S * SECOND_NS

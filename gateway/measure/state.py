@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Json, UInt8
+from gateway.batch import Json
 from gateway.errors import CorruptDataError
+from gateway.tables import UInt8
 
 Int64 = NDArray[np.int64]
 Array = NDArray[Any]

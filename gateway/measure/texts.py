@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import Bool, Bytes, Int32, UInt32
 from gateway.otlp.kernel import Literals, factorize
+from gateway.tables import Bool, Bytes, Int32, UInt32
 
 # What a text that is not allowed counts as: devices choose these texts freely.
 UNNAMED: Final = b"~other"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Batch, Bool, Float64, Int32, Table, UInt32, ValueKind
+from gateway.batch import Batch
+from gateway.tables import Bool, Float64, Int32, Table, UInt32, ValueKind
 
 Int8 = NDArray[np.int8]
 

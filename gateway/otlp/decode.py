@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gateway.batch import Batch, Int32, Parcel, Payload, Receipt, Signal
+from gateway.batch import Batch, Parcel, Payload, Receipt, Signal
 from gateway.otlp.kernel import REJECTIONS, Scanner, pivot
 from gateway.otlp.limits import DEFAULT_LIMITS, Limits
 from gateway.otlp.screen import screen
+from gateway.tables import Int32
 
 
 class OpenBatch:
@@ -51,6 +52,11 @@ class OpenBatch:
     def bytes(self) -> int:
         """Size of the bodies taken so far, in bytes."""
         return self._scanner.bytes + self._parcel_bytes
+
+    @property
+    def rows(self) -> int:
+        """Count of rows in all tables taken so far."""
+        return self._scanner.rows
 
     def key_text(self, key: int) -> str:
         """Return the text of an interned key."""

@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 import zstandard
 
-from gateway.batch import Clean, CleanPart, Frame, Int32, Signal
+from gateway.batch import Clean, CleanPart, Frame, Signal
 from gateway.otlp.kernel import encode_spans
 from gateway.otlp.protobuf import varint
+from gateway.tables import Int32
 
 # Below the 4 MiB that stock gRPC receivers accept, with room for resources and growth.
 CHUNK_BYTES_MAX: Final = 1 << 20

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Bytes, Int32, Table, UInt8, UInt32, UInt64
+from gateway.tables import Bytes, Int32, Table, UInt8, UInt32, UInt64
 
 SOURCE_DIGEST: str
 REJECTIONS: tuple[str, ...]
@@ -42,6 +42,8 @@ class Scanner:
     def spans(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
     @property
     def keys(self) -> int: ...
 

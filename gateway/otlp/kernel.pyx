@@ -25,7 +25,7 @@ import os
 
 import numpy as np
 
-from gateway import batch as nouns
+from gateway import tables as nouns
 from gateway.errors import MalformedPayloadError, PayloadTooLargeError
 
 cdef extern from *:

@@ -17,8 +17,9 @@ class Limits:
     # Two bytes on the wire become a row of 136 bytes, so the count is bounded before the table is.
     # Data points and log records, which become messages of that size, share it.
     spans_max: int = 65_536
-    # Attributes, events, links, resources and scopes of a request together; 40 to 64 bytes each.
-    items_max: int = 1_048_576
+    # Attributes, events, links, resources and scopes of a request together; 40 to 64 bytes each,
+    # twice while a batch is closed. Bodies of 20 MiB hold so many of 40 bytes.
+    items_max: int = 524_288
     # upb and the pure Python decoder stop near 50 levels; real traces use two.
     depth_max: int = 16
     text_bytes_max: int = 1 << 20

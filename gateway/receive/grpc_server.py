@@ -2,21 +2,30 @@
 
 Law: who is refused by its headers is refused before its message is taken off the wire, and every
 refusal that may be sent again says when, in both places where clients look for it.
+
+What gRPC's core refuses by itself never reaches this module and cannot be counted here: a message
+above `message_max` (RESOURCE_EXHAUSTED without a delay, before and after inflation), an encoding it
+does not know, broken HTTP/2. Its Python layer shows neither such calls nor a counter of them: the
+refusal ends the call between the headers, which `requests` counts, and the handler.
 Source: OTLP specification 1.x, "OTLP/gRPC".
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, NoReturn
+from contextlib import aclosing
+from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
-from gateway.batch import Signal, Transport
+from gateway.batch import Receipt, Signal, Transport
 from gateway.config import ReceiveSection
 from gateway.errors import (
+    MalformedPayloadError,
     RequestError,
+    RetryableError,
     StartError,
     UnknownPathError,
     WeirError,
@@ -32,6 +41,7 @@ from gateway.receive.listening import (
     probe,
     read_material,
 )
+from gateway.receive.readers import Readers
 
 PROTOCOL: Final = "OTLP/gRPC"
 _SERVICES: Final = "/opentelemetry.proto.collector."
@@ -49,6 +59,7 @@ STREAMS_MAX: Final = 256  # concurrent requests of one connection
 KEEPALIVE_MS: Final = 60_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
 PING_INTERVAL_MIN_MS: Final = 10_000
+MESSAGE_TIMEOUT_S: Final = 30.0  # of one call, from its headers to its whole message
 
 _GRPC: Final = Transport.GRPC
 
@@ -60,7 +71,6 @@ class GrpcServer:
         self._section = section
         self._intake = intake
         self._server: Any = None
-        self._material: Material | None = None
         self._renewed: Any = None
 
     async def start(self) -> str:
@@ -70,16 +80,16 @@ class GrpcServer:
         """
         listen = self._section.grpc.listen
         host, port = host_and_port(listen)
-        self._material = read_material(self._section.tls)
+        material = read_material(self._section.tls)
         probe(listen, PROTOCOL)
         server = grpc.aio.server(options=self._options())
         server.add_generic_rpc_handlers((_Services(self._intake),))
         address = address_text(host, port)
         try:
-            if self._material is None:
+            if material is None:
                 bound = server.add_insecure_port(address)
             else:
-                bound = server.add_secure_port(address, self._credentials(self._material))
+                bound = server.add_secure_port(address, self._credentials(material))
         except RuntimeError as error:
             raise StartError(f"cannot listen on {listen} for {PROTOCOL}") from error
         await server.start()
@@ -92,15 +102,9 @@ class GrpcServer:
             await self._server.stop(grace_s)
             self._server = None
 
-    def reload_tls(self) -> None:
-        """Use the certificate that is on disk now for new connections.
-
-        Raises: StartError, and then the old one stays.
-        """
-        if self._material is not None:
-            material = read_material(self._section.tls)
-            if material is not None:
-                self._renewed = grpc_certificates(material)
+    def use_tls(self, material: Material) -> None:
+        """Use another certificate, and another authority for clients, for new connections."""
+        self._renewed = grpc_certificates(material)
 
     def _credentials(self, material: Material) -> Any:
         return grpc.dynamic_ssl_server_credentials(
@@ -137,6 +141,7 @@ class _Services:
         self._admission = intake.admission
         self._gate = intake.gate
         self._counters: Counters = intake.counters
+        self._readers = Readers()
         self._handlers = {method: self._exporting(EXPORTS[method]) for method in EXPORTS}
         self._profiles = self._refusing(UnknownPathError("profiles are not served here"), NO_SIGNAL)
 
@@ -149,43 +154,87 @@ class _Services:
         self._counters.requests[_GRPC] += 1
         try:
             if self._gate.tokens_only:
-                self._gate.identify(_authorization(details.invocation_metadata), None)
-            self._admission.check(0)
+                identity = self._gate.identify(_authorization(details.invocation_metadata), None)
+                self._admission.check(identity)
+            else:
+                self._admission.check()
         except RequestError as error:
             return self._refusing(error, signal)
         return self._handlers[method]
 
     def _exporting(self, signal: Signal) -> Any:
-        async def export(body: bytes, context: Any) -> bytes:
-            size_bytes = len(body)
+        """Make the handler of a signal: the message is asked for once its sender is known.
+
+        gRPC calls an ordinary unary handler with the message, when those of as many calls as there
+        are lie in memory already. To ask for it costs a tenth of a call.
+        """
+
+        async def export(messages: AsyncIterator[bytes], context: Any) -> bytes:
             try:
-                gate = self._gate
-                identity = "" if gate.open else gate.identify(*_credentials_of(context))
-                self._admission.reserve(size_bytes)
-                receipt = await self._intake.accept(signal, body, _GRPC, identity, size_bytes)
+                receipt = await self._export(signal, messages, context)
             except RequestError as error:
-                await self._abort(context, error, signal)
+                return self._refuse(context, error, signal)
             return reply.export_reply(signal, receipt)
 
-        return grpc.unary_unary_rpc_method_handler(export)
+        return grpc.stream_unary_rpc_method_handler(export)
+
+    async def _export(
+        self, signal: Signal, messages: AsyncIterator[bytes], context: Any
+    ) -> Receipt:
+        gate = self._gate
+        identity = "" if gate.open else gate.identify(*_credentials_of(context))
+        device = identity or _source(context)
+        with self._admission.enter(device) as hold:
+            await self._readers.enter(device)
+            try:
+                body = await _message(messages)
+                hold.grow(len(body))
+            finally:
+                self._readers.leave(device)
+            return await self._intake.accept(signal, body, _GRPC, identity, len(body), hold)
 
     def _refusing(self, error: WeirError, signal: str) -> Any:
         """Make a handler that answers without asking for the message."""
 
         async def refuse(_messages: AsyncIterator[bytes], context: Any) -> None:
-            await self._abort(context, error, signal)
+            self._refuse(context, error, signal)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    async def _abort(self, context: Any, error: WeirError, signal: str) -> NoReturn:
-        self._counters.refuse(error, signal, _source(context))
+    def _refuse(self, context: Any, error: WeirError, signal: str) -> bytes:
+        """Count a refusal and set its status; return the response, which gRPC then leaves out.
+
+        Not `context.abort`: its exception and gRPC's state hold each other and, through the
+        frames, the body, until the garbage collector comes by, which is seldom.
+        """
+        self._intake.refuse(error, signal, _source(context), _GRPC)
         delay_s = self._admission.delay_s(error)
         answer = rpc_status.to_status(reply.status_message(error, delay_s))
         trailers = [*answer.trailing_metadata]
         if delay_s is not None:
             trailers.append(("google.rpc.retryinfo-bin", reply.retry_info(delay_s)))
-        await context.abort(answer.code, answer.details, tuple(trailers))
-        raise AssertionError("abort always raises")
+        context.set_code(answer.code)
+        context.set_details(answer.details)
+        context.set_trailing_metadata(tuple(trailers))
+        return b""
+
+
+async def _message(messages: Any) -> bytes:
+    """Wait for the message of a call, and let gRPC's generator forget it.
+
+    Raises: RetryableError when it does not come in time, MalformedPayloadError when none comes.
+    """
+    try:
+        async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+            async with aclosing(aiter(messages)) as reading:
+                async for message in reading:
+                    body: bytes = message
+                    return body
+    except TimeoutError as error:
+        raise RetryableError(
+            f"the message did not arrive within {MESSAGE_TIMEOUT_S:g} seconds"
+        ) from error
+    raise MalformedPayloadError("the call has no message")
 
 
 def _credentials_of(context: Any) -> tuple[str | None, bytes | None]:

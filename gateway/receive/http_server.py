@@ -1,7 +1,7 @@
 """OTLP/HTTP: `POST /v1/{traces,metrics,logs}` and the routes that the app adds, on aiohttp.
 
-Law: a request passes credential, media type, size and room, in this order, before its body is
-read; every answer of 400 and above is a `google.rpc.Status`.
+Law: a request passes credential, media type, size, quota and room, in this order, before its body
+is read; every answer of 400 and above is a `google.rpc.Status`.
 Its low-level server has no router, no middleware and no decompression of its own, which halves
 the time per request and leaves the ceilings to `inflate`.
 Source: OTLP specification 1.x, "OTLP/HTTP".
@@ -38,11 +38,11 @@ from gateway.receive.http_wire import Acknowledgement, Wire
 from gateway.receive.inflate import Encoding, Inflater
 from gateway.receive.intake import Intake
 from gateway.receive.listening import (
+    Material,
     address_text,
     cannot_listen,
     host_and_port,
     read_material,
-    tls_context,
 )
 
 PROTOCOL: Final = "OTLP/HTTP"
@@ -111,9 +111,11 @@ class HttpServer:
         for method, path, handler in routes:
             self._routes.setdefault(path, {})[method] = handler
         self._executor = ThreadPoolExecutor(INFLATERS_MAX, "inflate")
+        self._inflating = asyncio.Semaphore(INFLATERS_MAX)
         self._wire: Wire | None = None
         self._listener: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
+        self._renewed: ssl.SSLContext | None = None
 
     async def start(self) -> str:
         """Bind and serve; return `host:port` with the real port.
@@ -122,8 +124,10 @@ class HttpServer:
         """
         listen = self._section.http.listen
         host, port = host_and_port(listen)
-        read_material(self._section.tls)
-        self._tls = tls_context(self._section.tls)
+        material = read_material(self._section.tls)
+        if material is not None:
+            self._tls = self._renewed = material.context
+            self._tls.sni_callback = self._renew
         self._wire = Wire(self._handle, self._failed)
         loop = asyncio.get_running_loop()
         try:
@@ -152,16 +156,18 @@ class HttpServer:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._listener = None
 
-    def reload_tls(self) -> None:
-        """Use the certificate that is on disk now for new connections.
+    def use(self, section: ReceiveSection) -> None:
+        """Take the limits of another section from the next request on."""
+        self._body_max = section.http.body_max
 
-        Raises: StartError, and then the old one stays.
-        """
-        tls = self._section.tls
-        if self._tls is None or tls.cert is None:
-            return
-        read_material(tls)
-        self._tls.load_cert_chain(tls.cert, tls.key)
+    def use_tls(self, material: Material) -> None:
+        """Use another certificate, and another authority for clients, for new connections."""
+        self._renewed = material.context
+
+    def _renew(self, secured: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Give a handshake the newest context; OpenSSL asks at each, with a server name or not."""
+        if self._renewed is not None and self._renewed is not self._tls:
+            secured.context = self._renewed
 
     async def read_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
         """Read and inflate the body of an added route under a ceiling of its own.
@@ -169,13 +175,11 @@ class HttpServer:
         The bytes leave the account when this returns: what a route reads is small and short-lived.
         Raises: RequestError.
         """
-        hold = Hold(self._admission)
-        try:
-            encoding = _encoding(request)
+        encoding = _encoding(request)
+        self._admission.check(None, _declared(request, bytes_max))
+        with Hold(self._admission) as hold:
             wire = await self._read(request, hold, bytes_max)
             return await self._inflate(encoding, wire, hold, bytes_max)
-        finally:
-            hold.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -217,19 +221,17 @@ class HttpServer:
         identity = "" if self._gate.open else self._identify(request)
         kind = _served_type(request)
         encoding = _encoding(request)
-        hold = Hold(self._admission)
-        try:
-            wire = await self._read(request, hold, self._body_max)
+        body_max = self._body_max
+        declared = _declared(request, body_max)
+        with self._admission.enter(identity or request.remote or "", declared) as hold:
+            wire = await self._read(request, hold, body_max)
             body = wire
             if encoding is not Encoding.IDENTITY:
-                body = await self._inflate(encoding, wire, hold, self._body_max)
+                body = await self._inflate(encoding, wire, hold, body_max)
                 hold.shrink_to(len(body))
             if kind == JSON:
                 body = await self._transcode(signal, body, hold)
-            hold.hand_over()
-        finally:
-            hold.close()
-        receipt = await self._intake.accept(signal, body, _HTTP, identity, len(wire))
+            receipt = await self._intake.accept(signal, body, _HTTP, identity, len(wire), hold)
         return self._success(request, signal, kind, receipt)
 
     def _success(
@@ -265,17 +267,7 @@ class HttpServer:
         return self._gate.identify(request.headers.get(hdrs.AUTHORIZATION), certificate)
 
     async def _read(self, request: web.BaseRequest, hold: Hold, bytes_max: int) -> bytes:
-        """Read the body as it is on the wire; the account grows with what has arrived.
-
-        A declared length is checked and then not believed: a peer that declares much and sends
-        little would hold room that others need.
-        """
-        declared = request.content_length
-        if declared is not None and declared > bytes_max:
-            raise PayloadTooLargeError(
-                f"the body has {declared} bytes, the limit is {bytes_max} bytes"
-            )
-        self._admission.check(declared or 0)
+        """Read the body as it is on the wire; the account grows with what has arrived."""
         content = request.content
         if content.is_eof():
             wire = content.read_nowait()
@@ -304,16 +296,24 @@ class HttpServer:
         """Inflate on the loop what is small, and the rest in a thread, step by step."""
         if encoding is Encoding.IDENTITY:
             return wire
-        inflater = Inflater(encoding, wire, bytes_max)
         if len(wire) <= INLINE_BYTES:
+            inflater = Inflater(encoding, wire, bytes_max)
             inflater.step(INLINE_BYTES)
-            hold.grow(inflater.size_bytes)
+            if inflater.done:
+                hold.grow(inflater.size_bytes)
+                return inflater.body
+            # A decoder has a window of up to 8 MiB, so that it does not wait in line; starting
+            # over costs less than a millisecond.
+            del inflater
         loop = asyncio.get_running_loop()
-        while not inflater.done:
-            step_bytes = max(INLINE_BYTES, min(STEP_BYTES, self._admission.room_bytes))
-            hold.grow(step_bytes)
-            await loop.run_in_executor(self._executor, inflater.step, step_bytes)
-            hold.shrink_to(len(wire) + inflater.size_bytes)
+        # No more bodies at once than threads: half-inflated ones would fill the account together.
+        async with self._inflating:
+            inflater = Inflater(encoding, wire, bytes_max)
+            while not inflater.done:
+                step_bytes = max(INLINE_BYTES, min(STEP_BYTES, self._admission.room_bytes))
+                hold.grow(step_bytes)
+                await loop.run_in_executor(self._executor, inflater.step, step_bytes)
+                hold.shrink_to(len(wire) + inflater.size_bytes)
         return inflater.body
 
     def _refusal(
@@ -323,7 +323,7 @@ class HttpServer:
         extra: Mapping[str, str] | None = None,
     ) -> web.Response:
         """Build the answer to a refused request and count it."""
-        self._counters.refuse(error, _signal(request), request.remote or "")
+        self._intake.refuse(error, _signal(request), request.remote or "", _HTTP)
         delay_s = self._admission.delay_s(error)
         headers = {"Server": SERVER, **(extra or {})}
         if delay_s is not None:
@@ -354,6 +354,17 @@ class HttpServer:
         response = self._refusal(request, error)
         response.force_close()
         return response
+
+
+def _declared(request: web.BaseRequest, bytes_max: int) -> int:
+    """Return the size that the headers declare, 0 when they do not.
+
+    Raises: PayloadTooLargeError.
+    """
+    declared = request.content_length or 0
+    if declared > bytes_max:
+        raise PayloadTooLargeError(f"the body has {declared} bytes, the limit is {bytes_max} bytes")
+    return declared
 
 
 def _check_size(size_bytes: int, bytes_max: int) -> None:

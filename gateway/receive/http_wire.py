@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 CONNECTIONS_MAX: Final = 4_096
 KEEPALIVE_S: Final = 75.0  # above the idle limit of common proxies and of OTLP exporters
+HEAD_TIMEOUT_S: Final = 10.0  # from the connection to the first whole head of a request
 LINGER_S: Final = 2.0  # how long an unwanted body is read and dropped, so that the answer arrives
 # What a connection buffers before its handler takes it into the account is at most twice this
 # and one read of the loop.
@@ -103,6 +104,13 @@ class _Connection(web.RequestHandler):
         self._wire.connected += 1
         super().connection_made(transport)
         if self._wire.connected > CONNECTIONS_MAX:
+            self.force_close()
+        else:
+            asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._close_if_mute)
+
+    def _close_if_mute(self) -> None:
+        """Close a connection whose first request has not come; later ones have `KEEPALIVE_S`."""
+        if self._request_count == 0:
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -27,11 +28,15 @@ _WHY: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """PEM bytes of a listener's certificate; client_ca None asks clients for none."""
+    """PEM bytes of a listener's certificate, and the context that the HTTP listener makes of them.
+
+    client_ca None asks clients for no certificate.
+    """
 
     cert: bytes
     key: bytes
     client_ca: bytes | None
+    context: ssl.SSLContext
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
@@ -92,28 +97,25 @@ def read_material(section: TlsSection) -> Material | None:
         if section.client_ca is not None:
             path = section.client_ca
             client_ca = path.read_bytes()
-        material = Material(cert=cert, key=key, client_ca=client_ca)
-        tls_context(section)
+        context = _tls_context(section, section.cert, section.key)
     except ssl.SSLError as error:
         raise StartError(
             f"the TLS files {section.cert} and {section.key} are not a PEM certificate and its key"
         ) from error
     except OSError as error:
         raise StartError(f"cannot read the TLS file {path}: {error.strerror}") from error
-    return material
+    return Material(cert=cert, key=key, client_ca=client_ca, context=context)
 
 
-def tls_context(section: TlsSection) -> ssl.SSLContext | None:
-    """Build the context of the HTTP listener; None without a certificate.
+def _tls_context(section: TlsSection, cert: Path, key: Path) -> ssl.SSLContext:
+    """Build the context of the HTTP listener.
 
     Raises: OSError, of which ssl.SSLError is a kind.
     """
-    if section.cert is None or section.key is None:
-        return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(section.cert, section.key)
+    context.load_cert_chain(cert, key)
     if section.client_ca is not None:
         context.load_verify_locations(section.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import UInt8, UInt64
 from gateway.errors import CorruptDataError
+from gateway.tables import UInt8, UInt64
 
 BITS_PER_TRACE: Final = 10
 BLOCK_BITS: Final = 512

@@ -16,23 +16,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from gateway.batch import (
-    NO_THRESHOLD,
-    Audience,
-    Batch,
-    Bool,
-    Bytes,
-    Clean,
-    Findings,
-    Int16,
-    Int32,
-    Table,
-    UInt8,
-    UInt32,
-    UInt64,
-    Verdict,
-)
+from gateway.batch import Audience, Batch, Clean, Findings, Verdict
 from gateway.otlp import kernel
+from gateway.tables import NO_THRESHOLD, Bool, Bytes, Int16, Int32, Table, UInt8, UInt32, UInt64
 
 TEXT_BYTES_MAX: Final = (1 << 32) - 1  # offsets into a segment's text are 32 bits wide
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gateway.batch import Bool
 from gateway.errors import InvalidQueryError
 from gateway.store.catalogue import Segment
 from gateway.store.columns import SCHEMA
+from gateway.tables import Bool
 
 TRACE_ROWS_MAX: Final = 10_000  # spans of one answered trace
 TRACES_MAX: Final = 1_000  # traces of one query

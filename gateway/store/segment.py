@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gateway.batch import UInt64
 from gateway.errors import RetryableError
 from gateway.store import bloom
 from gateway.store.catalogue import Segment, summarize
 from gateway.store.columns import SCHEMA, Part, build, join, order_by_trace
+from gateway.tables import UInt64
 
 ROW_GROUP_ROWS: Final = 8192  # a trace is read by unpacking one group: 1 to 2 ms
 ZSTD_LEVEL: Final = 1  # level 3 costs twice the time for about 5 % fewer bytes

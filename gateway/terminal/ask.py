@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.batch import Json
 from gateway.errors import WeirError
@@ -32,7 +33,15 @@ API: Final = "/api/v1"
 # The most that the API puts on one page.
 PAGE_MAX: Final = "1000"
 
+POLL_S_MIN: Final = 0.1
+POLL_S_MAX: Final = 1.0
+POLL_GROWTH: Final = 1.5
+
+INTERRUPTED: Final = 130  # as a shell reports SIGINT
+
 _T = TypeVar("_T")
+# Draws a bar: a word, how many, of how many if that is known.
+Follow = Callable[[str, int, int | None], None]
 
 ApiOption = Annotated[
     str | None,
@@ -109,3 +118,33 @@ def read(name: str, parse: Callable[[str], _T], text: str) -> _T:
 def paged(**wanted: str | None) -> dict[str, str]:
     """Make the query of a list."""
     return {"limit": PAGE_MAX} | {name: value for name, value in wanted.items() if value}
+
+
+@contextmanager
+def bar(unit: str) -> Iterator[Follow]:
+    """Draw a bar on standard error when that is a terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=None)
+
+        def follow(word: str, completed: int, total: int | None) -> None:
+            progress.update(task, description=word, completed=completed, total=total)
+
+        yield follow
+
+
+def pauses() -> Iterator[float]:
+    """Give the seconds between two questions about something that takes long."""
+    pause_s = POLL_S_MIN
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * POLL_GROWTH, POLL_S_MAX)

@@ -157,8 +157,7 @@ class Client:
         also: int | None = None,
     ) -> Answer:
         """Ask for something; the status `also` is as good as 200. Raises: WeirError."""
-        target = f"{path}?{urlencode(query)}" if query else path
-        return self.send("GET", target, accept=accept, also=also)
+        return self.send("GET", path, query=query, accept=accept, also=also)
 
     def send(
         self,
@@ -166,6 +165,7 @@ class Client:
         target: str,
         *,
         body: Json | None = None,
+        query: Mapping[str, str] | None = None,
         accept: str = JSON_TYPE,
         also: int | None = None,
     ) -> Answer:
@@ -173,6 +173,8 @@ class Client:
 
         Raises: WeirError with one sentence when there is none, or it is a refusal.
         """
+        if query:
+            target = f"{target}?{urlencode(query)}"
         headers = {"Accept": accept, "User-Agent": "weir"}
         content = None
         if body is not None:

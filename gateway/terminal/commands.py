@@ -7,35 +7,28 @@ line end. Exit codes: 0 fine, 1 the gateway's "no" or no gateway, 2 a request th
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.batch import Json
 from gateway.config.units import parse_duration, parse_size
 from gateway.errors import WeirError
 from gateway.retrieve.states import FINAL, State
-from gateway.terminal import ask, tables
+from gateway.terminal import ask, outbox, tables
 from gateway.terminal.ask import ApiOption, JsonOption, TokenOption
 from gateway.terminal.client import JSON_TYPE, Answer, Client, printable
 
 PROTOBUF_TYPE: Final = "application/x-protobuf"
 PROBLEMS_HEADER: Final = "weir-problems"
 
-POLL_S_MIN: Final = 0.1
-POLL_S_MAX: Final = 1.0
-POLL_GROWTH: Final = 1.5
 # A dive ends by itself at its limit; the gateway looks about every second.
 WAIT_GRACE_S: Final = 60.0
 
 _TRACE_ID: Final = re.compile(r"[0-9a-fA-F]{1,32}")
-_INTERRUPTED: Final = 130  # as a shell reports SIGINT
 
 
 class AnomalyState(StrEnum):
@@ -72,6 +65,8 @@ def add_to(cli: typer.Typer) -> None:
     cli.command()(drift)
     cli.add_typer(anomalies, name="anomalies")
     cli.add_typer(dive, name="dive")
+    cli.add_typer(outbox.dead_letter, name="dead-letter")
+    cli.add_typer(outbox.forward, name="forward")
 
 
 # --- state --------------------------------------------------------------------------------------
@@ -256,59 +251,33 @@ def _say_accepted(console: Console, found: Json) -> None:
     ask.tell(f"follow it with `weir dive show {made}`, read it with `weir dive fetch {made}`")
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[Json], None]]:
-    """Draw a bar of traces received on standard error when that is a terminal."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("traces"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=None)
-
-        def follow(found: Json) -> None:
-            progress.update(
-                task,
-                description=f"{State(found['state']):<9}",
-                completed=found["traces_received"],
-                total=found["traces_wanted"] or None,
-            )
-
-        yield follow
-
-
 def _wait(client: Client, dive_id: str) -> Answer:
     """Ask for a dive until it has ended.
 
     Raises: WeirError when it has not ended long after its own limit.
     """
     try:
-        with _bar() as follow:
+        with ask.bar("traces") as follow:
             return _ended(client, dive_id, follow)
     except KeyboardInterrupt as error:
         ask.tell(f"the deep dive goes on; see it with `weir dive show {dive_id}`")
-        raise typer.Exit(_INTERRUPTED) from error
+        raise typer.Exit(ask.INTERRUPTED) from error
 
 
-def _ended(client: Client, dive_id: str, follow: Callable[[Json], None]) -> Answer:
-    began, pause_s = time.monotonic(), POLL_S_MIN
-    while True:
+def _ended(client: Client, dive_id: str, follow: ask.Follow) -> Answer:
+    began = time.monotonic()
+    for pause_s in ask.pauses():
         answer = client.get(ask.path("dives", dive_id))
         found = answer.json()
-        follow(found)
+        wanted = found["traces_wanted"] or None
+        follow(f"{State(found['state']):<9}", found["traces_received"], wanted)
         if found["state"] in FINAL:
             return answer
         limit_s = (found["not_after_ns"] - found["created_ns"]) / 1e9 + WAIT_GRACE_S
         if time.monotonic() - began > limit_s:
             raise WeirError(f"deep dive {printable(dive_id)} did not end at its limit")
         time.sleep(pause_s)
-        pause_s = min(pause_s * POLL_GROWTH, POLL_S_MAX)
+    raise AssertionError("the pauses have no end")
 
 
 @dive.command("list")

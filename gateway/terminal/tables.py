@@ -31,6 +31,8 @@ _LOUD: Final = {
     "page": "bold red",
     "refused": "red",
     "expired": "red",
+    "failing": "bold red",
+    "held": "yellow",
     "partial": "yellow",
     "ticket": "yellow",
     "acknowledged": "yellow",
@@ -256,6 +258,8 @@ def status(console: Console, found: Json, failed: Sequence[Json]) -> None:
     balanced = (_text("yes") if row["balanced"] else _text("no", "bold red") for row in books)
     table.add_row("balanced", *balanced)
     console.print(table)
+    if found["destinations"]:
+        destinations(console, found)
     if found["contracts"]:
         table = _table("contracts", "model", "owner", "expires", "digest")
         for each in found["contracts"]:
@@ -266,6 +270,61 @@ def status(console: Console, found: Json, failed: Sequence[Json]) -> None:
                 _text(each["digest"][:DIGEST_DIGITS]),
             )
         console.print(table)
+
+
+def state_of(destination: Json) -> str:
+    """Say in one word how a destination is doing."""
+    if destination["reachable"] is False:
+        return "failing"
+    if destination["held"]:
+        return "held"
+    return "new" if destination["reachable"] is None else "sending"
+
+
+def destinations(console: Console, found: Json) -> None:
+    """Show the destinations of a gateway: what waits for each, since when, and why."""
+    if not found["destinations"]:
+        console.print("no destinations; name them in the site file under `forward`")
+        return
+    right = ("pending", "dropped", "oldest")
+    table = _table("destinations", "name", "state", *right, "next try", "last error", right=right)
+    for each in found["destinations"]:
+        books = [b for b in found["accounting"] if b["destination"] == each["destination"]]
+        oldest = each["oldest_s"]
+        table.add_row(
+            _text(each["destination"]),
+            _word(state_of(each)),
+            f"{sum(book['pending'] for book in books):,}",
+            f"{sum(book['dropped'] for book in books):,}",
+            UNKNOWN if oldest is None else format_duration(float(round(oldest))),
+            _time(each["next_try_ns"]),
+            _text(each["last_error"]),
+        )
+    console.print(table)
+
+
+def dead_letters(console: Console, page: Json) -> None:
+    """Show what destinations will not get, and why."""
+
+    def row(letter: Json) -> tuple[list[Text], Text]:
+        first, last = _time(letter["first_ns"]), _time(letter["last_ns"])
+        columns = [
+            _text(letter["id"]),
+            _text(letter["destination"]),
+            _text(letter["signal"]),
+            _text(f"{letter['items']:,}"),
+            _text(_bytes(letter["bytes"]) if letter["replayable"] else "no replay"),
+            _text(letter["cause"]),
+            _text(first if first == last else f"{first} to {last}"),
+        ]
+        return columns, _text(letter["reason"])
+
+    rows = [row(letter) for letter in page["items"]]
+    heads = ("id", "destination", "signal", "items", "body", "cause", "received")
+    _page(console, page, lambda: _lines(console, heads, rows), "no dead letters")
+    if page["forgotten_items"]:
+        count = page["forgotten_items"]
+        console.print(f"letters of {count:,} items made room for newer ones")
 
 
 def slos(console: Console, page: Json) -> None:

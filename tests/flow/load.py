@@ -1,7 +1,8 @@
 """A small load of OTLP requests that remembers what was acknowledged and never sends twice.
 
-Law: every span id is used once in the life of a `Load`. A request counts as acknowledged only when
-its answer came; one whose answer never came may be stored or not, and is never sent again.
+Law: every span id is used once in the life of a `Load`; metrics and logs are counted. A request is
+acknowledged only when its answer came; one whose answer never came may be stored or not, and is
+never sent again.
 """
 
 import http.client
@@ -15,21 +16,25 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
+from tests.otlp import LOGS, METRICS, PROTOBUF, SIGNALS, TRACES, SignalType
 from tests.servers import Gateway
-from tests.sink import EXPORT_METHOD, PROTOBUF, TRACES_PATH
 
 ANSWER_S: Final = 10.0
 SPANS_PER_REQUEST_MAX: Final = 24
 GRPC_CLIENTS: Final = 2
 HTTP_CLIENTS: Final = 2
 
-Send = Callable[[bytes], bool]
+# Share of the requests that carry metrics or logs, when they are wanted.
+OTHERS_SHARE: Final = 0.3
+
+Send = Callable[[bytes, SignalType], bool]
 
 
 def set_attribute(owner: Any, key: str, value: str | float | bool) -> None:
@@ -67,11 +72,38 @@ def new_resource(request: ExportTraceServiceRequest, device: str) -> ResourceSpa
     return found
 
 
+def make_others(signal: SignalType, rng: random.Random) -> tuple[int, bytes]:
+    """Build a request of metrics or logs that the example contract lets out; with its items."""
+    count = rng.randint(1, SPANS_PER_REQUEST_MAX)
+    request: Any
+    if signal is METRICS:
+        request = ExportMetricsServiceRequest()
+        owner = request.resource_metrics.add()
+        metric = owner.scope_metrics.add().metrics.add(name="process.memory.usage", unit="By")
+        for _ in range(count):
+            metric.gauge.data_points.add(time_unix_nano=time.time_ns(), as_int=rng.randrange(10**9))
+    else:
+        request = ExportLogsServiceRequest()
+        owner = request.resource_logs.add()
+        scope = owner.scope_logs.add()
+        for _ in range(count):
+            scope.log_records.add(time_unix_nano=time.time_ns(), event_name="edgeai.model.loaded")
+    set_attribute(owner.resource, "device.id", f"cam-{rng.randrange(20)}")
+    set_attribute(owner.resource, "edgeai.model.name", "damage-net")
+    return count, request.SerializeToString()
+
+
 @dataclass(slots=True)
 class Load:
-    """Span ids by what became of their requests. Thread-safe."""
+    """Span ids by what became of their requests. Thread-safe.
+
+    With `others` it sends metrics and logs too, of which it counts the items by signal.
+    """
 
     seed: int
+    others: bool = False
+    acknowledged_items: Counter[str] = field(default_factory=Counter)
+    unknown_items: Counter[str] = field(default_factory=Counter)
     acknowledged: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     unknown: set[int] = field(default_factory=set)
@@ -123,12 +155,25 @@ class Load:
     def _client(self, send: Send, seed: int, stop: threading.Event) -> None:
         rng = random.Random(seed)
         while not stop.is_set():
-            numbers, body = self.make(rng)
             try:
-                accepted = send(body)
+                if self.others and rng.random() < OTHERS_SHARE:
+                    self._send_others(send, rng)
+                    continue
+                numbers, body = self.make(rng)
+                accepted = send(body, TRACES)
             except (OSError, http.client.HTTPException, grpc.RpcError):
                 return  # the gateway is gone, and with it the answer
             self.settle(numbers, accepted)
+
+    def _send_others(self, send: Send, rng: random.Random) -> None:
+        signal = rng.choice((METRICS, LOGS))
+        count, body = make_others(signal, rng)
+        with self._changed:
+            self.unknown_items[signal.name] += count
+        accepted = send(body, signal)
+        with self._changed:
+            self.unknown_items[signal.name] -= count
+            self.acknowledged_items[signal.name] += count if accepted else 0
 
     @contextmanager
     def running(self, gateway: Gateway) -> Iterator[None]:
@@ -171,26 +216,26 @@ def _senders(gateway: Gateway) -> Iterator[list[Send]]:
 
 
 def _over_grpc(channel: Any) -> Send:
-    call = channel.unary_unary(EXPORT_METHOD)
+    calls = {signal: channel.unary_unary(signal.method) for signal in SIGNALS}
 
-    def send(body: bytes) -> bool:
+    def send(body: bytes, signal: SignalType) -> bool:
         try:
-            answer = ExportTraceServiceResponse.FromString(call(body, timeout=ANSWER_S))
+            answer = signal.response.FromString(calls[signal](body, timeout=ANSWER_S))
         except grpc.RpcError as error:
             # A refusal carries a Status; a connection that broke does not.
             details = dict(error.trailing_metadata() or ())
             if "grpc-status-details-bin" in details:
                 return False
             raise
-        assert answer.partial_success.rejected_spans == 0
+        assert getattr(answer.partial_success, signal.rejected_field) == 0
         return True
 
     return send
 
 
 def _over_http(connection: http.client.HTTPConnection) -> Send:
-    def send(body: bytes) -> bool:
-        connection.request("POST", TRACES_PATH, body, {"Content-Type": PROTOBUF})
+    def send(body: bytes, signal: SignalType) -> bool:
+        connection.request("POST", signal.path, body, {"Content-Type": PROTOBUF})
         answer = connection.getresponse()
         content = answer.read()
         assert answer.status in (200, 503), (answer.status, content)
@@ -202,4 +247,4 @@ def _over_http(connection: http.client.HTTPConnection) -> Send:
 def send_once(gateway: Gateway, body: bytes, transport: str) -> bool:
     """Send one request over "grpc" or "http"; tells whether it was acknowledged."""
     with _senders(gateway) as senders:
-        return senders[0 if transport == "grpc" else -1](body)
+        return senders[0 if transport == "grpc" else -1](body, TRACES)

@@ -4,12 +4,10 @@ Law: the needle is in each request, in the store of the site, and in nothing els
 what the sink got, not in `/metrics`, not in the log.
 """
 
-import base64
 import gzip
 import http.client
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from tests.flow.load import fill_inference, new_resource, send_once, set_attribute
 from tests.flow.site import settled, site_file, stored
-from tests.laws.test_nothing_undeclared_leaves import STRUCTURE, put_at, text_paths
+from tests.places import Needles, is_structure, name_of, put_at, text_paths
 from tests.servers import Gateway, gateway
 from tests.sink import EXPORT_METHOD, PROTOBUF, TRACES_PATH, Sink, otlp_sink
 
@@ -29,34 +27,6 @@ pytestmark = pytest.mark.flow
 NEEDLE_BYTES: Final = 16
 ANSWER_S: Final = 10.0
 PLACES_MIN: Final = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needles:
-    """One random value in all the shapes that it could leave in."""
-
-    raw: bytes
-
-    @property
-    def text(self) -> str:
-        return self.raw.hex()
-
-    @property
-    def shapes(self) -> Mapping[str, bytes]:
-        text = self.text
-        return {
-            "raw": self.raw,
-            "hex": text.encode(),
-            "upper hex": text.upper().encode(),
-            "part": text[3:19].encode(),
-            "reversed": text[::-1].encode(),
-            "base64": base64.b64encode(self.raw),
-            "base64 of hex": base64.b64encode(text.encode()).rstrip(b"="),
-        }
-
-    def found_in(self, content: bytes) -> list[str]:
-        """Name the shapes that occur."""
-        return [name for name, shape in self.shapes.items() if shape in content]
 
 
 def new_span(request: ExportTraceServiceRequest, number: int, *, model: str = "damage-net") -> Span:
@@ -76,10 +46,9 @@ def new_span(request: ExportTraceServiceRequest, number: int, *, model: str = "d
 def by_descriptor(needles: Needles) -> Iterator[ExportTraceServiceRequest]:
     """Plant the needle in each string and bytes field of the protocol, found by its descriptor."""
     for number, path in enumerate(text_paths(ExportTraceServiceRequest.DESCRIPTOR), 1):
-        names = [field.name for field in path]
-        if names[-1] in STRUCTURE and "links" not in names:
-            continue  # ids are structure and leave
-        if names == ["resource_spans", "scope_spans", "spans", "name"]:
+        if is_structure(path):
+            continue
+        if name_of(path) == "resource_spans.scope_spans.spans.name":
             continue  # planted by hand, in several ways
         request = ExportTraceServiceRequest()
         is_bytes = path[-1].type == path[-1].TYPE_BYTES

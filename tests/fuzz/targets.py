@@ -82,7 +82,7 @@ class Scan:
             tables = scanner.take()
             assert len(tables["arena"]) > ARENA_BYTES
             scanner = self._scanners[options & 1] = _scanner(LIMITS[options & 1])
-        spans, size = scanner.spans, scanner.bytes
+        spans, size, rows = scanner.spans, scanner.bytes, scanner.rows
         device = DEVICES[options >> 1 & 1]
         try:
             accepted, rejected, reason, mismatched = _scan(scanner, body, device)
@@ -90,6 +90,7 @@ class Scan:
             check_refusal(error, body)
             assert scanner.spans == spans, "a refused body left spans"
             assert scanner.bytes == size, "a refused body left bytes"
+            assert scanner.rows == rows, "a refused body left rows"
         else:
             assert scanner.spans == spans + accepted
             assert scanner.bytes == size + len(body)

@@ -84,6 +84,7 @@ class LeakyScanner:
     def __init__(self, limits: Any) -> None:
         self.spans = 0
         self.bytes = 0
+        self.rows = 0
 
     def scan(self, body: bytes, *_: Any) -> tuple[int, int, int, int]:
         """Refuse a body too late."""

@@ -14,6 +14,7 @@ from tests.house.source import Module, imports, modules, parse
 LEVELS: Final[Mapping[str, int]] = {
     "errors": 0,
     "batch": 1,
+    "tables": 1,
     "config": 1,
     "vitals": 1,
     "ledger": 1,
@@ -33,20 +34,24 @@ LEVELS: Final[Mapping[str, int]] = {
     "decide": 3,
     "anonymize": 3,
     "pipeline": 4,
+    "recovery": 4,
     "core": 4,
     "rooms": 4,
     "dives": 4,
+    "deliveries": 4,
     "sources": 4,
+    "reload": 4,
     "app": 4,
     "demo": 5,
     "terminal": 5,
     "__main__": 5,
 }
-# What joins the verbs, lowest first: the sentence, the thread that says it, the rooms it needs,
-# what the API reads of them, what builds and connects all, and what a person starts. Each may
-# import those before it.
+# What joins the verbs, lowest first: the sentence, reading it again, the thread that says it, the
+# rooms it needs, what the API reads of them, what changes their plan, what builds and connects all,
+# and what a person starts. Each may import those before it.
 JOINERS: Final = (
-    *("pipeline", "core", "rooms", "dives", "sources", "app", "demo", "terminal", "__main__"),
+    *("pipeline", "recovery", "core", "rooms", "dives", "deliveries", "sources", "reload", "app"),
+    *("demo", "terminal", "__main__"),
 )
 # Level 1 holds nouns without behaviour; they may name one another as long as there is no circle.
 NOUN_LEVEL: Final = 1

@@ -14,9 +14,11 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
     OTLPSpanExporter as HttpSpanExporter,
 )
+from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
+from tests.otlp import JSON, LOGS, METRICS, SIGNALS, TRACES, SignalType
 from tests.process import get
 from tests.servers import (
     alertmanager,
@@ -39,9 +41,11 @@ def _export(exporter: SpanExporter, count: int) -> None:
     provider.shutdown()
 
 
-def _post(sink: Sink) -> http.client.HTTPResponse:
+def _post(
+    sink: Sink, body: bytes = b"", signal: SignalType = TRACES, media_type: str = PROTOBUF
+) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(sink.http_url.removeprefix("http://"), timeout=5)
-    connection.request("POST", TRACES_PATH, b"", {"Content-Type": PROTOBUF})
+    connection.request("POST", signal.path, body, {"Content-Type": media_type})
     response = connection.getresponse()
     response.read()
     connection.close()
@@ -57,6 +61,43 @@ def test_sink_keeps_what_stock_exporters_send_over_both_transports() -> None:
     assert {request.transport for request in sink.requests} == {"grpc", "http"}
     assert sink.contains(b"inference")
     assert not sink.contains(b"not sent")
+
+
+JSON_BODIES = {
+    TRACES: b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "'
+    + b"aB" * 16
+    + b'"}]}]}]}',
+    METRICS: b'{"resourceMetrics": [{"scopeMetrics": [{"metrics": ['
+    b'{"name": "m", "sum": {"dataPoints": [{"asInt": "7"}, {"asDouble": "NaN"}]}}]}]}]}',
+    LOGS: b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{}, {}, {"severityNumber": 9}]}]}]}',
+}
+
+
+def test_sink_reads_json_of_all_signals_by_the_official_classes() -> None:
+    with otlp_sink() as sink:
+        answers = [_post(sink, body, signal, JSON) for signal, body in JSON_BODIES.items()]
+        assert [(each.status, each.headers["Content-Type"]) for each in answers] == [
+            (200, JSON)
+        ] * 3
+    assert [sink.item_count(signal) for signal in SIGNALS] == [1, 2, 3]
+    assert sink.spans()[0].trace_id == b"\xab" * 16
+    first, second = sink.data_points()
+    assert isinstance(first, NumberDataPoint)
+    assert isinstance(second, NumberDataPoint)
+    assert first.as_int == 7
+    assert second.as_double != second.as_double
+    assert sink.log_records()[2].severity_number == 9
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [(JSON, b"{"), (JSON, b'{"resourceSpan": []}'), (JSON, b"\xff"), (PROTOBUF, b"\x0a\x05x")],
+)
+def test_sink_refuses_for_good_what_is_not_otlp(media_type: str, body: bytes) -> None:
+    with otlp_sink() as sink:
+        assert _post(sink, body, TRACES, media_type).status == 400
+    assert len(sink.malformed) == 1
+    assert sink.requests == []
 
 
 def test_sink_refuses_over_http_as_often_as_told() -> None:

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import NO_THRESHOLD, Batch, Bool, Findings, UInt64, Verdict
+from gateway.batch import Batch, Findings, Verdict
 from gateway.config.keep import parse_rule
 from gateway.contract.plan import Plan
 from gateway.contract.schema import SamplingRule
 from gateway.decide import Decide
 from gateway.decide.threshold import RANGE, encode
 from gateway.measure import Measure, MeasureSettings
+from gateway.tables import NO_THRESHOLD, Bool, UInt64
 from tests.unit.measure.build import START_NS, Fleet, batch, contract, payload, plan, request, span
 
 SPANS = 400

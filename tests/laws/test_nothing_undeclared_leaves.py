@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -14,6 +13,7 @@ from gateway.batch import Batch, Clean
 from gateway.contract.plan import Plan
 from gateway.otlp.encode import encode
 from tests.oracle import REQUESTS
+from tests.places import is_structure, put_at, text_paths
 from tests.plans import add_span, keep_all, make_batch, make_plan, set_text
 
 SITE_KEY = bytes(range(32))
@@ -29,37 +29,6 @@ def export(plan: Plan, batch: Batch, contract: int = 0) -> Clean:
     return Anonymizer(plan, "dock-7", SITE_KEY).export(batch, rows, keep_all(batch))
 
 
-Steps = tuple[FieldDescriptor, ...]
-
-# Ten steps reach into an AnyValue within an AnyValue within a span's event.
-STEPS_MAX = 10
-# Ids are structure and leave; the dictionary indexes of profiles are refused by the kernel.
-STRUCTURE = ("trace_id", "span_id", "parent_span_id")
-
-
-def text_paths(descriptor: Descriptor, steps: Steps = ()) -> Iterator[Steps]:
-    """Walk the descriptors: the way to every string and bytes field there is."""
-    if len(steps) == STEPS_MAX:
-        return
-    for field in descriptor.fields:
-        if field.message_type is not None:
-            yield from text_paths(field.message_type, (*steps, field))
-        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-            yield (*steps, field)
-
-
-def put_at(message: Any, path: Steps, value: bytes) -> None:
-    for field in path[:-1]:
-        child = getattr(message, field.name)
-        message = child.add() if field.is_repeated else child
-    field = path[-1]
-    content = value if field.type == field.TYPE_BYTES else value.decode()
-    if field.is_repeated:
-        getattr(message, field.name).append(content)
-    else:
-        setattr(message, field.name, content)
-
-
 def canary(number: int) -> bytes:
     return b"canary-%09d" % number
 
@@ -69,8 +38,7 @@ def planted_request() -> tuple[ExportTraceServiceRequest, list[bytes]]:
     planted: list[bytes] = []
     merged = ExportTraceServiceRequest()
     for number, path in enumerate(text_paths(ExportTraceServiceRequest.DESCRIPTOR), start=1):
-        names = [field.name for field in path]
-        if names[-1] in STRUCTURE and "links" not in names:
+        if is_structure(path):
             continue
         request = ExportTraceServiceRequest()
         put_at(request, path, canary(number))

@@ -28,7 +28,8 @@ def make_config(data_dir: Path) -> SiteConfig:
 
 def serve(config: SiteConfig, stop: asyncio.Event) -> None:
     """Run a gateway until `stop`, at most WAIT_S."""
-    gateway = Gateway(config, compile_plan((), config.sampling))
+    plan = compile_plan((), config.sampling)
+    gateway = Gateway(config, plan, lambda: (config, plan))
 
     def on_ready(_: Addresses) -> None:
         pass

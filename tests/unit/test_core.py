@@ -26,6 +26,7 @@ from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
 from gateway.core import Hooks
 from gateway.errors import JournalUnavailableError, RetryableError
+from gateway.forward.records import Want
 from gateway.journal.log import Entry, GroupRecord
 from gateway.ledger import Balance
 from gateway.rooms import Guard, Made, Rooms, open_rooms
@@ -166,7 +167,9 @@ def crash(bench: Bench, target: Path) -> SiteConfig:
 def pending_frames(bench: Bench) -> list[int]:
     """List the items of all frames in the outbox."""
     connection = bench.rooms.checkpoint.connection
-    return [each.items for each in bench.rooms.outbox.next(connection, "cloud", 1 << 30)]
+    return [
+        each.items for each in bench.rooms.outbox.next(connection, "cloud", Want(bytes_max=1 << 30))
+    ]
 
 
 def different(left: dict[str, Any], right: dict[str, Any]) -> set[str]:
@@ -201,7 +204,7 @@ def test_bytes_to_forward_are_those_of_the_compressed_frames(tmp_path: Path) -> 
         with bench.running():
             pass
         connection, outbox = bench.rooms.checkpoint.connection, bench.rooms.outbox
-        (frame,) = outbox.next(connection, "cloud", 1 << 30)
+        (frame,) = outbox.next(connection, "cloud", Want(bytes_max=1 << 30))
         assert outbox.body_bytes(connection, [frame.id, frame.id + 1]) == len(frame.body) > 0
 
 
@@ -238,7 +241,7 @@ def test_crash_before_the_flush_makes_the_frames_from_the_journal(tmp_path: Path
     with opened(make_config(tmp_path / "data")) as bench:
         bench.journal(1)
         config = crash(bench, tmp_path / "crash")
-        bench.rooms.core.replay((), bench.rooms.open_batch)
+        bench.rooms.core.replay(())
     with opened(config) as again:
         assert again.balance.received == ROWS
         with again.running():

@@ -166,9 +166,19 @@ def test_replayed_frames_that_are_in_the_outbox_are_not_counted_again() -> None:
 
 
 def test_a_residue_is_shown_and_not_hidden() -> None:
-    terms = {"forwarded": 1, "sampled_out": 1, "dropped": 1, "quarantined": 1, "pending": 1}
-    assert Balance(signal=TRACES, destination="cloud", received=5, **terms).residue == 0
-    assert Balance(signal=TRACES, destination="cloud", received=7, **terms).residue == 2
+    for received, residue in ((5, 0), (7, 2)):
+        found = Balance(
+            signal=TRACES,
+            destination="cloud",
+            received=received,
+            forwarded=1,
+            sampled_out=1,
+            dropped=1,
+            quarantined=1,
+            pending=1,
+            dropped_by={},
+        )
+        assert found.residue == residue
 
 
 def test_a_snapshot_is_a_copy() -> None:

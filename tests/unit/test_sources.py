@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.api.sources import Sources
+from gateway.forward.records import Cause, Want
+from gateway.forward.sender import ForwardStatus
 from gateway.receive.admission import Counters
 from gateway.sources import Live, make_sources
 from tests.unit.test_core import ROWS, Bench, make_config, opened
@@ -12,12 +14,15 @@ from tests.unit.test_core import ROWS, Bench, make_config, opened
 def sources_of(bench: Bench) -> Sources:
     """Connect the API to open rooms without a network."""
     dives: Any = object()
+    letters: Any = object()
     live = Live(
         counters=Counters(),
         blocked=str,
         journal_error=str,
         in_storage=lambda _: _never(),
         dives=dives,
+        letters=letters,
+        forward_status=lambda: [ForwardStatus(destination="cloud", held=True)],
         dive_counts=dict,
     )
     return make_sources(bench.rooms, live)
@@ -43,3 +48,49 @@ def test_measurements_follow_each_batch_at_once(tmp_path: Path) -> None:
             bench.rooms.core.stop()
             bench.rooms.core.run()
             assert shown(sources) == (number * ROWS, number * ROWS)
+
+
+def test_the_oldest_frame_is_shown_from_its_commit_until_it_has_left(tmp_path: Path) -> None:
+    with opened(make_config(tmp_path / "data")) as bench:
+        sources = sources_of(bench)
+
+        def oldest_s() -> float | None:
+            [found] = sources.status().destinations
+            [sample] = [s for s in sources.samples() if s.name == "weir_outbox_oldest_seconds"]
+            assert isinstance(sample.value, float)
+            assert found.held
+            assert (sample.value > 0.0) == (found.oldest_s is not None)
+            return found.oldest_s
+
+        assert oldest_s() is None
+        with bench.running():
+            bench.feed(1)
+            bench.wait_flushed(ROWS)
+        age_s = oldest_s()
+        assert age_s is not None
+        assert 0.0 < age_s < 60.0
+        with bench.rooms.checkpoint.transaction() as connection:
+            [frame] = bench.rooms.outbox.next(connection, "cloud", Want(bytes_max=1))
+            bench.rooms.outbox.delivered(connection, "cloud", [frame.id])
+            bench.rooms.outbox.deliveries(connection)
+        assert oldest_s() is None
+
+
+def test_what_was_dropped_is_shown_by_its_cause(tmp_path: Path) -> None:
+    with opened(make_config(tmp_path / "data")) as bench:
+        with bench.running():
+            bench.feed(1)
+            bench.wait_flushed(ROWS)
+        outbox = bench.rooms.outbox
+        with bench.rooms.checkpoint.transaction() as connection:
+            [frame] = outbox.next(connection, "cloud", Want(bytes_max=1))
+            outbox.dead(connection, "cloud", frame.id, "HTTP 400")
+            bench.rooms.ledger.flushed({}, outbox.deliveries(connection))
+        dropped = {
+            sample.labels["reason"]: sample.value
+            for sample in sources_of(bench).samples()
+            if sample.name == "weir_dropped_items_total" and sample.labels["signal"] == "traces"
+        }
+        assert dropped.pop("refused") == frame.items
+        assert set(dropped) == {str(cause) for cause in Cause} - {"refused"}
+        assert set(dropped.values()) == {0}

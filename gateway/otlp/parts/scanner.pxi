@@ -70,6 +70,15 @@ cdef class Scanner:
         return self.s.rows[T_ARENA].count
 
     @property
+    def rows(self):
+        """Count of rows in all tables of the open batch."""
+        cdef Py_ssize_t i
+        cdef Py_ssize_t total = 0
+        for i in range(T_REQUEST, TABLES):
+            total += self.s.rows[i].count
+        return total
+
+    @property
     def keys(self):
         """Count of interned attribute keys."""
         return self.s.keys.count

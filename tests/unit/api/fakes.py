@@ -8,6 +8,13 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
+from gateway.api.outbox import (
+    DeadLetter,
+    DeadLetterPage,
+    Destination,
+    LettersDone,
+    LetterSelection,
+)
 from gateway.api.sources import (
     Accounting,
     AnomalyView,
@@ -168,6 +175,45 @@ class FakeDives:
         )
 
 
+LETTER = DeadLetter(
+    id=7,
+    destination="cloud",
+    signal="traces",
+    items=12,
+    cause="refused",
+    reason="HTTP 400: no tenant",
+    time_ns=NOW_NS,
+    first_ns=NOW_NS,
+    last_ns=NOW_NS,
+    bytes=3 << 10,
+    replayable=True,
+)
+
+
+@dataclass(slots=True)
+class FakeLetters:
+    chosen: list[tuple[str, LetterSelection]] = field(default_factory=list)
+
+    async def list(self, chosen: LetterSelection, limit: int, offset: int) -> DeadLetterPage:
+        self.chosen.append((f"list {limit} {offset}", chosen))
+        return DeadLetterPage(
+            items=(LETTER,),
+            total=1,
+            total_items=12,
+            total_bytes=3 << 10,
+            newest=7,
+            forgotten_items=0,
+        )
+
+    async def replay(self, chosen: LetterSelection) -> LettersDone:
+        self.chosen.append(("replay", chosen))
+        return LettersDone(letters=1, items=12, left=0, kept=0)
+
+    async def drop(self, chosen: LetterSelection) -> LettersDone:
+        self.chosen.append(("drop", chosen))
+        return LettersDone(letters=1, items=12, left=0, kept=0)
+
+
 SERIES = Series(
     model="damage-net",
     version="2.0",
@@ -284,6 +330,16 @@ STATUS = StatusSnapshot(
     store_bytes=2,
     store_segments=1,
     store_pending_rows=3,
+    destinations=(
+        Destination(
+            destination="cloud",
+            reachable=False,
+            held=False,
+            last_error="HTTP 503",
+            next_try_ns=NOW_NS,
+            oldest_s=90.4,
+        ),
+    ),
 )
 
 SAMPLES = (
@@ -309,6 +365,7 @@ class World:
 
     anomalies: FakeAnomalies = field(default_factory=FakeAnomalies)
     dives: FakeDives = field(default_factory=FakeDives)
+    letters: FakeLetters = field(default_factory=FakeLetters)
     checks: list[Check] = field(
         default_factory=lambda: [Check(check="journal", ok=True, detail="")]
     )
@@ -347,4 +404,5 @@ class World:
             operations=self.operations,
             anomalies=self.anomalies,
             dives=self.dives,
+            dead_letters=self.letters,
         )

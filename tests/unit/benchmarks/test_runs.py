@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, ingest, pipeline, signals
-from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks import backlog, decode, durable, ingest, pipeline, signals
+from benchmarks.__main__ import BENCHMARKS, Length, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
 from benchmarks.sink import Connection
@@ -28,6 +28,15 @@ def test_signals_run() -> None:
     assert set(report.figures) == {"metrics", "logs"}
     assert all(figure.median > 0 for row in report.figures.values() for figure in row.values())
     assert [len(table.rows) for table in report.tables] == [2, 2]
+
+
+def test_backlog_goes_past_its_limit_and_drains() -> None:
+    figures = backlog.run(limit_bytes=2 << 20, body_bytes=64 << 10).figures
+    assert figures["drain_mb_per_s"] > 0
+    assert figures["rss_above_idle_bytes"] > 0
+    # The limit is far below what SQLite keeps of its log.
+    assert figures["disk_ratio_filling"] > 0.9
+    assert 0 < sum(figures["seconds_by_step"].values()) <= 1
 
 
 def test_pipeline_runs_and_keeps_what_the_rate_says() -> None:
@@ -118,21 +127,33 @@ def test_open_loop_sends_at_the_asked_rate() -> None:
     assert found.refused_ratio == 0.0
 
 
+@pytest.mark.flow
+def test_durability_tells_what_is_written_for_what_is_received() -> None:
+    report = durable.run(run_s=0.5, warm_s=0.05, rates=(2_000,))
+    figures = report.figures["2000"]
+    assert figures["refused_ratio"] == 0.0
+    assert 0 < figures["ack_s"]["p50"] <= figures["ack_s"]["p99"]
+    shares = figures["written_ratio"]
+    assert 0 < shares["journal"] < 2
+    assert shares["disk"] == 0 or shares["disk"] >= shares["journal"]
+
+
 def test_command_line_runs_what_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = Table(title="Small", columns=("a",), rows=(("1",),))
     report = Report(tables=(table,), figures={"a": 1})
-    asked: list[bool] = []
+    asked: list[Length] = []
 
-    def benchmark(quick: bool) -> Report:
-        asked.append(quick)
+    def benchmark(length: Length) -> Report:
+        asked.append(length)
         return report
 
     monkeypatch.setitem(BENCHMARKS, "decode", benchmark)
     path = tmp_path / "figures.json"
     main(["decode", "--quick", "--json", str(path)])
-    assert asked == [True]
+    main(["decode"])
+    assert asked == [Length.QUICK, Length.WHOLE]
     assert "Small" in capsys.readouterr().out
     assert json.loads(path.read_text())["decode"] == {"a": 1}
 

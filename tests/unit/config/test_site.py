@@ -197,6 +197,7 @@ def test_port_zero_may_be_shared(tmp_path: Path) -> None:
     "text",
     [
         "receive: {queue_max: 1MiB}\n",
+        "receive: {queue_max: 20MiB}\n",
         "journal: {bytes_max: 1MiB}\n",
         "store: {age_max: 1m, segment_age: 2m}\n",
         "retrieve: {poll_hold: 2m}\n",
@@ -204,6 +205,29 @@ def test_port_zero_may_be_shared(tmp_path: Path) -> None:
 )
 def test_limits_that_contradict_each_other_are_refused(tmp_path: Path, text: str) -> None:
     assert {rule for rule, _ in told(findings_of(tmp_path, text))} == {"knob-law"}
+
+
+def test_keys_of_the_journal_are_files_beside_the_site_file_or_a_command(tmp_path: Path) -> None:
+    for name in ("new.key", "old.key"):
+        (tmp_path / name).touch()
+    text = "journal: {encryption: {key_file: new.key, key_files: [old.key]}}\n"
+    found = loaded(tmp_path, text).journal.encryption
+    assert (found.key_file, found.key_files) == (tmp_path / "new.key", (tmp_path / "old.key",))
+    text = "journal: {encryption: {key_command: [unseal, journal]}}\n"
+    assert loaded(tmp_path, text).journal.encryption.key_command == ("unseal", "journal")
+
+
+def test_keys_of_the_journal_that_contradict_or_are_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.key").touch()
+    text = "journal:\n  encryption:\n    key_file: a.key\n    key_command: [unseal]\n"
+    assert told(findings_of(tmp_path, text)) == [("knob-law", 4)]
+    text = "journal:\n  encryption:\n    key_file: b.key\n    key_files: [a.key, c.key]\n"
+    assert told(findings_of(tmp_path, text)) == [("no-such-file", 3), ("no-such-file", 4)]
+
+
+def test_largest_body_may_fill_the_queue_but_for_its_reserve(tmp_path: Path) -> None:
+    text = "receive: {queue_max: 16MiB, grpc: {message_max: 1MiB}, http: {body_max: 15MiB}}\n"
+    assert loaded(tmp_path, text).receive.http.body_max == 15 << 20
 
 
 def test_remote_write_is_told_to_be_scraped_instead(tmp_path: Path) -> None:
@@ -395,3 +419,29 @@ def test_any_value_anywhere_is_accepted_or_a_finding(
     with suppress(InvalidConfigError):
         site = load_site(file) if as_file else load_site(None, overrides)
         assert isinstance(site, SiteConfig)
+
+
+def test_a_window_is_one_text_or_several_and_its_knobs_are_described(tmp_path: Path) -> None:
+    text = "forward:\n  - name: cloud\n    otlp: {endpoint: 'http://127.0.0.1:1'}\n    window: "
+    assert loaded(tmp_path, text + "01:00-05:00\n").forward[0].window == ("01:00-05:00",)
+    site = loaded(tmp_path, text + "['22:00-04:00Z', '12:00-13:00']\n    live_age: 0s\n")
+    assert site.forward[0].window == ("22:00-04:00Z", "12:00-13:00")
+    assert site.forward[0].live_age == 0.0
+    knobs = {knob.path: knob for knob in describe()}
+    assert knobs["forward[].window"].type == "list of daily hours"
+    assert knobs["forward[].live_age"].default == "15m"
+    assert knobs["outbox.bytes_max"].default == "4GiB"
+
+
+@pytest.mark.parametrize(
+    "window", ["nightly", "[01:00-05:00, 5-6]", "01:00-01:00", "60", "[]x", "{from: 1}"]
+)
+def test_a_window_that_cannot_be_read_says_what_to_write(tmp_path: Path, window: str) -> None:
+    otlp = "otlp: {endpoint: 'http://127.0.0.1:1'}"
+    findings = findings_of(
+        tmp_path, f"forward:\n  - name: cloud\n    {otlp}\n    window: {window}\n"
+    )
+    assert findings
+    assert all(
+        "01:00-05:00" in finding.instead or finding.rule == "yaml-syntax" for finding in findings
+    )

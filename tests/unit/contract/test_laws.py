@@ -332,3 +332,101 @@ def test_faulty_section_is_refused_at_its_line(tmp_path: Path, text: str) -> Non
     head = "".join(line for line in HEAD.splitlines(keepends=True) if not text.startswith(line[:5]))
     (found,) = told(tmp_path, head + text)
     assert found[1] == head.count("\n") + 1
+
+
+DEVICE = "resource:\n  device.id: {export: token}\n"
+
+
+def metric(name: str, body: str = "{}") -> str:
+    """Write one metric in line 10, of a device that keeps its name."""
+    return HEAD + DEVICE + f"metrics:\n  {name}: {body}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "fine"),
+    [
+        ("latency", True),
+        ("edgeai.inference.duration", True),
+        ("http.server.request.duration", True),
+        ("a_b-c/d.9", True),
+        ("a" * 255, True),
+        ("a" * 256, False),
+        ("'9a'", False),
+        ("_a", False),
+        ("'a b'", False),
+        ("'a*'", False),
+        ("größe", False),
+        ("lаtency", False),  # a Cyrillic letter
+        ("'a{b=1}'", False),
+    ],
+)
+def test_metric_is_named_as_an_instrument(tmp_path: Path, name: str, fine: bool) -> None:
+    assert told(tmp_path, metric(name)) == ([] if fine else [("invalid-value", 10)])
+
+
+@pytest.mark.parametrize("unit", ["''", "ms", "By", "'1'", "'{inference}'", "'By/s'", "'%'"])
+def test_unit_in_ucum_is_taken(tmp_path: Path, unit: str) -> None:
+    contract = loaded(tmp_path, metric("latency", f"{{unit: {unit}}}"))
+    assert contract.metrics["latency"].unit == unit.strip("'")
+
+
+@pytest.mark.parametrize("unit", ["µs", '"m\\ts"', '"m\\u200bs"', "мс"])
+def test_unit_that_is_not_plain_is_refused(tmp_path: Path, unit: str) -> None:
+    assert told(tmp_path, metric("latency", f"{{unit: {unit}}}")) == [("invalid-value", 10)]
+
+
+@pytest.mark.parametrize("body", ["{unit: 1}", "{unti: ms}", "ms", f"{{unit: {'m' * 65}}}"])
+def test_metric_says_its_unit_and_nothing_else(tmp_path: Path, body: str) -> None:
+    (found,) = told(tmp_path, metric("latency", body))
+    assert found[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("resource", "fine"),
+    [
+        ("", False),
+        ("resource:\n  service.name: {export: pass}\n", False),
+        ("resource:\n  device.id: {export: drop}\n", False),
+        ("resource:\n  device.id: {}\n", False),
+        (DEVICE, True),
+        ("resource:\n  service.instance.id: {export: token}\n", True),
+        ("resource:\n  host.name: {export: token}\n", True),
+        ("resource:\n  k8s.pod.uid: {export: token}\n", True),
+    ],
+)
+def test_series_of_devices_are_kept_apart(tmp_path: Path, resource: str, fine: bool) -> None:
+    text = HEAD + "metrics:\n  latency: {unit: ms}\n" + resource
+    assert told(tmp_path, text) == ([] if fine else [("metric-stream", 7)])
+
+
+def test_metric_stream_says_what_to_write(tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + "metrics: {latency: {unit: ms}}\n")
+    with pytest.raises(InvalidConfigError, match="one and the same series") as caught:
+        load_contracts([path])
+    (finding,) = caught.value.findings
+    assert (finding.file, finding.line, finding.column) == (str(path), 7, 1)
+    assert "device.id: {export: token}" in finding.instead
+
+
+def test_metric_twice_is_refused(tmp_path: Path) -> None:
+    text = metric("latency") + "  latency: {unit: s}\n"
+    (found,) = told(tmp_path, text)
+    assert found[1] == 11
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("[edgeai.model.loaded, edgeai.model.unloaded]", []),
+        ("[geladen, 検査]", []),
+        ("[a, b, a]", [("duplicate-name", 7)]),
+        ("[lоaded]", [("mixed-script", 7)]),  # a Cyrillic letter
+        ('["a\\u202eb"]', [("mixed-script", 7)]),
+        ("[' a']", [("mixed-script", 7)]),
+        ("['']", [("mixed-script", 7)]),
+    ],
+)
+def test_event_names_are_a_closed_set_that_does_not_mislead(
+    tmp_path: Path, names: str, found: list[tuple[str, int]]
+) -> None:
+    assert told(tmp_path, HEAD + f"event_names: {names}\n") == found

@@ -127,6 +127,22 @@ def test_digest_stays_what_it_was(tmp_path: Path) -> None:
     assert loaded(tmp_path, HEAD + SIGNALS).digest == golden
 
 
+def test_digest_of_a_contract_without_the_later_keys_does_not_change(tmp_path: Path) -> None:
+    plain = loaded(tmp_path, HEAD + SIGNALS).digest
+    assert loaded(tmp_path, HEAD + SIGNALS + "metrics: {}\nevent_names: []\n").digest == plain
+    device = "resource: {device.id: {export: token}}\n"
+    texts = [
+        device,
+        device + "event_names: [loaded]\n",
+        device + "event_names: [unloaded]\n",
+        device + "metrics: {latency: {}}\n",
+        device + "metrics: {latency: {unit: ms}}\n",
+        device + "metrics: {queue: {}}\n",
+    ]
+    digests = [loaded(tmp_path, HEAD + SIGNALS + text).digest for text in texts]
+    assert len({plain, *digests}) == 1 + len(texts)
+
+
 def test_baseline_beside_the_contract_is_refused_until_it_can_be_read(tmp_path: Path) -> None:
     write(tmp_path, "{}", "models/baselines/damage.json")
     text = HEAD + "drift: {baseline: 'file:baselines/damage.json'}\n"

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.batch import NO_RANDOMNESS, NO_THRESHOLD, Verdict
+from gateway.batch import Verdict
 from gateway.config.keep import parse_rule
 from gateway.contract.plan import Plan
 from gateway.contract.schema import SamplingRule
 from gateway.decide import Decide
 from gateway.decide.threshold import RANGE, threshold_of
 from gateway.measure import Measure, MeasureSettings
+from gateway.tables import NO_RANDOMNESS, NO_THRESHOLD
 from tests.unit.measure.build import (
     SECOND_NS,
     START_NS,

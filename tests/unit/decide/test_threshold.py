@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import NO_RANDOMNESS, NO_THRESHOLD
 from gateway.decide.threshold import (
     RANGE,
     decode,
@@ -14,6 +13,7 @@ from gateway.decide.threshold import (
     rounded,
     threshold_of,
 )
+from gateway.tables import NO_RANDOMNESS, NO_THRESHOLD
 
 
 @pytest.mark.parametrize(

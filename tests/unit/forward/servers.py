@@ -108,12 +108,19 @@ async def grpc_server(
 ) -> AsyncIterator[GrpcServer]:
     """Run a gRPC server on a free port."""
     server = GrpcServer(answer=answer)
-    handlers = grpc.method_handlers_generic_handler(
-        "opentelemetry.proto.collector.trace.v1.TraceService",
-        {"Export": grpc.unary_unary_rpc_method_handler(server.handle)},
+    handlers = tuple(
+        grpc.method_handlers_generic_handler(
+            f"opentelemetry.proto.collector.{package}.v1.{service}",
+            {"Export": grpc.unary_unary_rpc_method_handler(server.handle)},
+        )
+        for package, service in (
+            ("trace", "TraceService"),
+            ("metrics", "MetricsService"),
+            ("logs", "LogsService"),
+        )
     )
     real = grpc.aio.server()
-    real.add_generic_rpc_handlers((handlers,))
+    real.add_generic_rpc_handlers(handlers)
     if credentials is None:
         server.port = real.add_insecure_port(f"{LOOPBACK}:0")
     else:

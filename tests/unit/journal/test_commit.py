@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
@@ -27,6 +27,7 @@ from tests.plans import add_span
 WAIT_S = 5.0
 SOON_S = 0.001
 LATE_S = 3600.0
+TICKET = 7
 
 
 def body(*numbers: int) -> bytes:
@@ -36,12 +37,17 @@ def body(*numbers: int) -> bytes:
     return request.SerializeToString()
 
 
+def ticketed(content: bytes) -> Payload:
+    return replace(payload(content), ticket=TICKET)
+
+
 @dataclass(slots=True)
 class Bench:
     """A group commit whose journal does what the test says."""
 
     delay_s: float = SOON_S
     first_sequence: int = 1
+    journal_bytes_max: int = 1 << 30
     records: list[GroupRecord] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
@@ -49,6 +55,7 @@ class Bench:
     forsaken: list[int] = field(default_factory=list)
     behind: Iterator[bool] = field(default_factory=lambda: repeat(False))
     asked: int = 0
+    queued_rows: int = 0
     events: list[str] = field(default_factory=list)
     failures: list[WeirError] = field(default_factory=list)
     under_way: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,6 +100,8 @@ class Bench:
             observe=self.observe,
             forsake=self.forsaken.append,
             is_behind=self.is_behind,
+            queued_rows=lambda: self.queued_rows,
+            journal_bytes_max=self.journal_bytes_max,
             **extra,
         )
         self.may_write.set()
@@ -272,13 +281,13 @@ async def test_bytes_of_a_client_that_left_a_refused_group_are_given_back() -> N
     bench = Bench(failures=[JournalUnavailableError("disk full")])
     async with bench.running():
         bench.may_write.clear()
-        gone, stays = await bench.start(payload(body(1)), payload(body(2)))
+        gone, stays = await bench.start(ticketed(body(1)), payload(body(2)))
         await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
         gone.cancel()
         bench.may_write.set()
         _, refused = await finished([gone, stays])
     assert isinstance(refused, JournalUnavailableError)
-    assert bench.forsaken == [len(body(1))]
+    assert bench.forsaken == [TICKET]
 
 
 async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_back() -> None:
@@ -286,7 +295,7 @@ async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_b
     bench = Bench(failures=[JournalUnavailableError("disk full")])
     async with bench.running():
         bench.may_write.clear()
-        (gone,) = await bench.start(payload(body(1)))
+        (gone,) = await bench.start(ticketed(body(1)))
         await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
         bench.may_write.set()
         await asyncio.sleep(0)  # one turn: the writer has met the failure, the request has not
@@ -294,7 +303,7 @@ async def test_bytes_of_a_client_that_leaves_as_its_group_is_refused_are_given_b
         gone.cancel()
         (lost,) = await finished([gone])
     assert isinstance(lost, asyncio.CancelledError)
-    assert bench.forsaken == [len(body(1))]
+    assert bench.forsaken == [TICKET]
 
 
 @pytest.mark.parametrize(
@@ -333,3 +342,88 @@ async def test_empty_request_is_acknowledged_without_a_span() -> None:
         request.resource_spans.add().schema_url = "x"
         receipt = await asyncio.wait_for(bench.submit(payload(request.SerializeToString())), WAIT_S)
     assert (receipt.accepted, receipt.rejected) == (0, 0)
+
+
+async def test_a_small_journal_makes_small_groups_and_still_takes_a_large_request() -> None:
+    """A group above the journal's limit would be refused for ever, whoever tries again."""
+    size = len(body(1))
+    bench = Bench(journal_bytes_max=commit.JOURNAL_SHARES * 2 * size)
+    async with bench.running():
+        bench.may_write.clear()
+        first = await bench.start(payload(body(1)))
+        await asyncio.wait_for(bench.under_way.wait(), WAIT_S)
+        later = await bench.start(payload(body(2)), payload(body(3)), payload(body(4)))
+        assert isinstance((await finished(later[2:]))[0], OverloadedError)
+        bench.may_write.set()
+        await finished([*first, *later[:2]])
+        large = await bench.start(payload(body(*range(10, 30))))
+        (receipt,) = await finished(large)
+        assert isinstance(receipt, Receipt)
+    assert max(len(each) for each in bench.bodies[:-1]) <= 2 * size
+
+
+async def test_another_batch_takes_over_between_two_groups_and_nothing_is_refused() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.may_write.clear()
+        first = await bench.start(payload(body(1)))
+        await bench.under_way.wait()
+        second = await bench.start(payload(body(2)), payload(body(3)))
+        bench.commit.exchange(OpenBatch((b"key",)), lambda: bench.events.append("exchanged"))
+        bench.may_write.set()
+        await asyncio.gather(*first, *second)
+        (third,) = await bench.start(payload(body(4)))
+        await third
+    assert [len(batch.slots) for batch in bench.batches] == [0, 0, 1]
+    assert [len(batch.spans) for batch in bench.batches] == [1, 2, 1]
+    handed = [event for event in bench.events if event in ("handed over", "exchanged")]
+    assert handed == ["handed over", "handed over", "exchanged", "handed over"]
+
+
+async def test_another_batch_takes_over_at_once_while_nothing_is_open() -> None:
+    bench = Bench(delay_s=LATE_S)
+    exchanged = asyncio.Event()
+    async with bench.running():
+        bench.commit.exchange(OpenBatch((b"key",)), exchanged.set)
+        async with asyncio.timeout(WAIT_S):
+            await exchanged.wait()
+        (only,) = await bench.start(payload(body(1)))
+        bench.commit.close()
+        await only
+    assert [len(batch.slots) for batch in bench.batches] == [1]
+
+
+async def test_another_batch_takes_over_although_the_journal_refuses() -> None:
+    bench = Bench(failures=[JournalUnavailableError("full")])
+    async with bench.running():
+        bench.may_write.clear()
+        (refused,) = await bench.start(payload(body(1)))
+        await bench.under_way.wait()
+        bench.commit.exchange(OpenBatch((b"key",)), lambda: bench.events.append("exchanged"))
+        bench.may_write.set()
+        with pytest.raises(JournalUnavailableError):
+            await refused
+        (taken,) = await bench.start(payload(body(2)))
+        await taken
+    assert "exchanged" in bench.events
+
+
+async def test_rows_that_wait_are_bounded_and_refused_with_a_delay() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.queued_rows = commit.QUEUED_ROWS_MAX
+        (taken,) = await bench.start(payload(body(1)))
+        await finished([taken])
+        bench.queued_rows += 1
+        with pytest.raises(OverloadedError, match="attributes") as caught:
+            await bench.submit(payload(body(2)))
+        assert caught.value.retry_after_s is not None
+    assert bench.bodies == [body(1)]
+
+
+async def test_group_with_many_rows_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "GROUP_ROWS_MAX", 1)
+    bench = Bench(delay_s=LATE_S)
+    async with bench.running():
+        await asyncio.wait_for(bench.submit(payload(body(1))), WAIT_S)
+    assert bench.bodies == [body(1)]

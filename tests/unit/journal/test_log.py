@@ -8,7 +8,7 @@ import zstandard
 
 from gateway.batch import Signal, Transport
 from gateway.errors import JournalUnavailableError, PayloadTooLargeError, StartError
-from gateway.journal import frame
+from gateway.journal import frame, quarantine
 from gateway.journal.frame import pack_frame, seed_of
 from gateway.journal.log import Entry, GroupRecord, Journal
 
@@ -221,7 +221,7 @@ def test_a_full_journal_whose_only_segment_is_released_heals(tmp_path: Path) -> 
         journal.append(record(2, noise(2500)))
     journal.release(1)
     journal.append(record(2, noise(2500)))
-    with pytest.raises(JournalUnavailableError):
+    with pytest.raises(PayloadTooLargeError, match=r"above journal\.bytes_max"):
         journal.append(record(3, noise(5000)))
     assert [one.sequence for one in journal.replay(0)] == [2]
     journal.close()
@@ -295,3 +295,26 @@ def test_the_id_survives_the_loss_of_the_lock_file(tmp_path: Path) -> None:
     (tmp_path / "lock").unlink()
     assert replayed(tmp_path) == records
     assert replayed(tmp_path) == records
+
+
+def test_a_damaged_tail_that_cannot_be_copied_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been acknowledged; the only bytes of it are those in the segment."""
+    records = filled(tmp_path, 2)
+    [segment] = segments(tmp_path)
+    content = bytearray(segment.read_bytes())
+    content[-1] ^= 1
+    segment.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "QUARANTINE_BYTES_MAX", 10)
+        journal = Journal.open(tmp_path, bytes_max=LIMIT)
+        new = record(journal.next_sequence, b"new")
+        journal.append(new)
+        assert list(journal.replay(0)) == [records[0], new]
+        assert (journal.damaged, journal.torn_bytes) == (1, 0)
+        journal.close()
+    assert segment.read_bytes() == content
+    again = Journal.open(tmp_path, bytes_max=LIMIT)
+    assert list(again.replay(0)) == [records[0], new]
+    again.close()

@@ -147,7 +147,7 @@ def request(spans: Sequence[Span], resource: Mapping[str, Any] | None = None) ->
     ).SerializeToString()
 
 
-def payload(body: bytes, *, arrival_ns: int = START_NS, identity: str = "unit") -> Payload:
+def payload(body: bytes, *, arrival_ns: int = START_NS, identity: str = "") -> Payload:
     """A body as receive would hand it on."""
     return Payload(
         body=body,

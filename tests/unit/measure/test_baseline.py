@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gateway.batch import Float64
 from gateway.measure.baseline import (
     COARSE_BINS_MAX,
     EVENTS_PER_BIN_MIN,
@@ -16,6 +15,7 @@ from gateway.measure.baseline import (
 )
 from gateway.measure.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.state import Int64
+from gateway.tables import Float64
 
 SCORE = Grid(kind=GridKind.LOGIT)
 CLASSES = Grid(kind=GridKind.CLASSES, values=("ok", "cracked", "wet", "torn"))

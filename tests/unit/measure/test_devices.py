@@ -30,14 +30,24 @@ def from_device(name: str, *, end_ns: int = START_NS, arrival_ns: int = START_NS
     return batch(PLAN, payload(body, arrival_ns=arrival_ns))
 
 
-def test_the_name_comes_from_the_nearest_place() -> None:
+def test_an_anonymous_sender_is_named_by_what_it_says() -> None:
     bodies = [
         request([span(1)], {"device.id": "d", "service.instance.id": "i"}),
         request([span(2)], {"service.instance.id": "i"}),
         request([span(3)], {"device.id": 7}),
     ]
+    one = batch(PLAN, *(payload(body) for body in bodies))
+    assert observed(Devices(PLAN, 9), one) == ["d", "i", ""]
+
+
+def test_an_authenticated_sender_cannot_take_the_name_of_another_device() -> None:
+    bodies = [
+        request([span(1)], {"service.instance.id": "other"}),
+        request([span(2)], {"device.id": "cert"}),
+        request([span(3)]),
+    ]
     one = batch(PLAN, *(payload(body, identity="cert") for body in bodies))
-    assert observed(Devices(PLAN, 9), one) == ["d", "i", "cert"]
+    assert observed(Devices(PLAN, 9), one) == ["cert"] * 3
 
 
 def test_without_any_name_it_is_empty() -> None:

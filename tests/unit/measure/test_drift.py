@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gateway.batch import Float64
 from gateway.measure.baseline import COARSE_BINS_MAX, Baseline, freeze
 from gateway.measure.bets import BETS_MAX, bets_of, log_table
 from gateway.measure.collect import alarms_by_itself
@@ -18,6 +17,7 @@ from gateway.measure.drift import (
 )
 from gateway.measure.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.state import Int64
+from gateway.tables import Float64
 
 SCORE = Grid(kind=GridKind.LOGIT)
 CLASSES = Grid(kind=GridKind.CLASSES, values=("ok", "cracked", "wet", "torn"))

@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 from scipy.spatial import distance
 
-from gateway.batch import Float64
 from gateway.measure.indices import (
     Z_95,
     hellinger,
@@ -17,6 +16,7 @@ from gateway.measure.indices import (
     psi_terms,
 )
 from gateway.measure.state import Int64
+from gateway.tables import Float64
 
 REFERENCE_A = np.array([100, 150, 200, 250, 150, 80, 40, 20, 7, 3])
 CURRENT_A = np.array([80, 120, 190, 240, 170, 100, 55, 30, 10, 5])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gateway.batch import Int16, Int32
 from gateway.measure.series import OTHER, SeriesTable, merge
+from gateway.tables import Int16, Int32
 from tests.unit.measure.build import contract, plan
 
 PLAN = plan(contract("damage-net"), contract("triage-net"))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import Bytes, UInt32
 from gateway.measure.texts import ABSENT, OVERFLOW, TEXT_BYTES_MAX, Interner
+from gateway.tables import Bytes, UInt32
 
 
 def arena_of(texts: list[bytes]) -> tuple[Bytes, UInt32, UInt32]:

@@ -23,7 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from gateway.batch import Payload, Receipt, Signal
 from gateway.config import GrpcSection, HttpSection, ReceiveSection, TlsSection
 from gateway.errors import RequestError
-from gateway.receive.admission import Admission
+from gateway.receive.admission import SMALL_BODY_BYTES, Admission, Hold
 from gateway.receive.grpc_server import GrpcServer
 from gateway.receive.http_server import Handler, HttpServer
 from gateway.receive.identity import Credential, Gate
@@ -99,11 +99,17 @@ async def serving(
     routes: Sequence[tuple[str, str, Handler]] = (),
     now_ns: Callable[[], int] = lambda: NOW_NS,
     body_timeout_s: float = WAIT_S,
+    clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[Site]:
     """Run both listeners until the block ends."""
     receive = receive or section()
     commit = Commit()
-    admission = Admission(bytes_max=receive.queue_max, rng=random.Random(7))
+    admission = Admission(
+        bytes_max=receive.queue_max,
+        rng=random.Random(7),
+        device=receive.device,
+        clock=clock or time.monotonic,
+    )
     gate = Gate(now_ns=now_ns, tokens=tokens, certificates=certificates, site="dock-7")
     intake = Intake(submit=commit, now_ns=now_ns, admission=admission, gate=gate)
     grpc_server = GrpcServer(receive, intake)
@@ -120,6 +126,16 @@ async def serving(
             commit.gate.set()
         await grpc_server.stop(0.0)
         await http_server.stop(0.2)
+
+
+def fill(admission: Admission, size_bytes: int) -> list[Hold]:
+    """Hold so many bytes of an account in small bodies of nobody."""
+    holds = []
+    while size_bytes > 0:
+        holds.append(Hold(admission))
+        holds[-1].grow(min(size_bytes, SMALL_BODY_BYTES))
+        size_bytes -= holds[-1].size_bytes
+    return holds
 
 
 def request_bytes(spans: int = 1, name: str = "inference") -> bytes:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from gateway.batch import Receipt, Signal, Transport
-from gateway.config import GrpcSection
+from gateway.config import DeviceSection, GrpcSection
 from gateway.errors import (
     ForbiddenError,
     JournalUnavailableError,
@@ -38,6 +38,7 @@ from tests.unit.receive.support import (
     NOW_NS,
     WAIT_S,
     Site,
+    fill,
     request_bytes,
     section,
     serving,
@@ -205,12 +206,13 @@ async def test_an_unknown_method_is_unimplemented() -> None:
 
 async def test_a_full_account_asks_to_come_back() -> None:
     async with serving(receive=section(queue_max=50_000)) as site:
-        site.admission.reserve(49_999)
+        held = fill(site.admission, 49_999)
         code, status, trailers = await refused(site, request_bytes())
         assert code is grpc.StatusCode.UNAVAILABLE
         assert 1.0 <= status[2] <= 4.0
         assert "google.rpc.retryinfo-bin" in trailers
-        site.admission.release(49_999)
+        for hold in held:
+            hold.close()
         assert await export(site, request_bytes()) == b""
 
 
@@ -305,3 +307,40 @@ async def test_two_gateways_do_not_share_a_port() -> None:
         with pytest.raises(StartError, match="in use"):
             async with serving(receive=receive):
                 pass
+
+
+async def test_a_device_over_its_quota_is_told_when_to_come_back_and_others_go_on() -> None:
+    receive = section(device=DeviceSection(requests_per_second=1, burst=2.0))
+    other = (("authorization", "Bearer other"),)
+    async with serving(
+        receive=receive, tokens=token_table("secret", "other"), clock=lambda: 5.0
+    ) as site:
+        for _ in range(2):
+            await export(site, request_bytes(), metadata=TOKEN)
+        code, status, trailers = await refused(site, request_bytes(), metadata=TOKEN)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert 1.0 <= status[2] <= 4.0
+        assert "google.rpc.retryinfo-bin" in trailers
+        assert site.admission.counters.refused["traces", Reason.QUOTA] == 1
+        await export(site, request_bytes(), metadata=other)
+
+
+async def test_a_device_over_its_quota_is_answered_before_its_message_arrives() -> None:
+    receive = section(device=DeviceSection(requests_per_second=1, burst=1.0))
+    async with (
+        serving(receive=receive, tokens=token_table("secret"), clock=lambda: 5.0) as site,
+        calling(site.grpc_address) as channel,
+    ):
+        await export(site, request_bytes(), metadata=TOKEN)
+        call = channel.stream_unary(EXPORT)(metadata=TOKEN, timeout=WAIT_S)
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_the_bytes_of_a_device_are_those_after_inflation() -> None:
+    body = request_bytes(200)
+    receive = section(device=DeviceSection(bytes_per_second=len(body), burst=1.0))
+    async with serving(receive=receive, clock=lambda: 5.0) as site:
+        await export(site, body, compression=grpc.Compression.Gzip)
+        code, status, _ = await refused(site, b"\x0a", compression=grpc.Compression.Gzip)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "quota" in status[1]

@@ -10,16 +10,18 @@ import pytest
 import zstandard
 
 from gateway.batch import Receipt
-from gateway.config import HttpSection
+from gateway.config import DeviceSection, HttpSection
 from gateway.receive import http_wire
 from gateway.receive.admission import Reason
 from tests.unit.receive.http_client import encoded, raw, send
 from tests.unit.receive.support import (
     WAIT_S,
+    fill,
     request_bytes,
     section,
     serving,
     status_in,
+    token_table,
 )
 
 MIB = 1024 * 1024
@@ -102,7 +104,7 @@ async def test_large_bodies_inflate_beside_the_loop_within_the_account() -> None
         assert (await send(site.url, wire, headers))[0] == 200
         assert site.commit.payloads[0].body == body
         assert site.admission.held_bytes == len(body)
-        site.admission.reserve(5 * MIB)
+        fill(site.admission, 5 * MIB)
         status, _, answer = await send(site.url, wire, headers)
         assert (status, status_in(answer)[0]) == (503, 14)
         assert site.admission.held_bytes == len(body) + 5 * MIB
@@ -207,3 +209,72 @@ class TestLies:
             answer = await raw(site.http_address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             assert b" 400 Bad Request\r\n" in answer
             assert status_in(answer.partition(b"\r\n\r\n")[2])[0] == 3
+
+
+class TestQuotas:
+    """One device that asks for more than its part."""
+
+    async def test_it_is_told_when_to_come_back_while_only_its_headers_were_sent(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(http_wire, "LINGER_S", 0.05)
+        receive = section(device=DeviceSection(bytes_per_second=1000, burst=1.0))
+        async with serving(receive=receive, clock=lambda: 5.0) as site:
+            assert (await send(site.url, request_bytes()))[0] == 200
+            head = TestLies.HEAD + b"Content-Length: 1000\r\n\r\n"
+            answer = await raw(site.http_address, head)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            after = int(answer.partition(b"Retry-After: ")[2].partition(b"\r\n")[0])
+            assert 1 <= after <= 4
+            code, message, delay_s, _ = status_in(answer.partition(b"\r\n\r\n")[2])
+            assert code == 8
+            assert delay_s is not None
+            assert 1.0 <= delay_s <= after
+            assert "1000 bytes per second" in message
+            assert site.admission.counters.refused["traces", Reason.QUOTA] == 1
+
+    async def test_what_a_body_inflates_to_is_charged(self) -> None:
+        wire, headers = encoded("gzip", request_bytes(1_000))
+        receive = section(device=DeviceSection(bytes_per_second=2 * len(wire), burst=1.0))
+        async with serving(receive=receive, clock=lambda: 5.0) as site:
+            assert (await send(site.url, wire, headers))[0] == 200
+            assert (await send(site.url, b"\x0a", {}))[0] == 429
+
+    async def test_a_device_is_its_identity(self) -> None:
+        receive = section(device=DeviceSection(requests_per_second=1, burst=1.0))
+        tokens = token_table("a", "b")
+        async with serving(receive=receive, tokens=tokens, clock=lambda: 5.0) as site:
+            for token, status in (("a", 200), ("b", 200), ("a", 429)):
+                headers = {"Authorization": f"Bearer {token}"}
+                assert (await send(site.url, request_bytes(), headers))[0] == status
+
+    async def test_its_bodies_at_once_are_limited(self) -> None:
+        receive = section(device=DeviceSection(bodies_max=1))
+        async with serving(receive=receive) as site:
+            site.commit.gate = asyncio.Event()
+            first = asyncio.create_task(send(site.url, request_bytes()))
+            await site.commit.entered.wait()
+            assert (await send(site.url, request_bytes()))[0] == 429
+            site.commit.gate.set()
+            assert (await first)[0] == 200
+            assert (await send(site.url, request_bytes()))[0] == 200
+
+
+async def test_a_connection_that_sends_no_request_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_wire, "HEAD_TIMEOUT_S", 0.05)
+    async with serving() as site:
+        assert await raw(site.http_address) == b""
+        assert await raw(site.http_address, b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nX-") == b""
+        # One that has sent a request may be quiet for longer.
+        async with asyncio.timeout(WAIT_S):
+            reader, writer = await asyncio.open_connection(*site.http_address.split(":"))
+            size = len(request_bytes())
+            one = TestLies.HEAD + b"Content-Length: %d\r\n\r\n" % size + request_bytes()
+            writer.write(one)
+            await reader.readuntil(b"\r\n\r\n")
+            assert await raw(site.http_address) == b""
+            writer.write(one)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()

@@ -38,6 +38,7 @@ from tests.unit.receive.support import (
     NOW_NS,
     WAIT_S,
     Site,
+    fill,
     request_bytes,
     section,
     serving,
@@ -302,11 +303,12 @@ async def test_a_missing_content_type_is_refused() -> None:
 
 async def test_a_full_account_asks_to_come_back() -> None:
     async with serving(receive=section(queue_max=50_000)) as site:
-        site.admission.reserve(49_999)
+        held = fill(site.admission, 49_999)
         status, headers, body = await send(site.url, request_bytes())
         assert (status, status_in(body)[0]) == (503, 14)
         assert 1 <= int(headers["Retry-After"]) <= 4
-        site.admission.release(49_999)
+        for hold in held:
+            hold.close()
         assert (await send(site.url, request_bytes()))[0] == 200
 
 

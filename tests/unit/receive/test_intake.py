@@ -23,8 +23,9 @@ def intake(commit: Commit) -> Intake:
 
 
 async def accept(made: Intake, body: bytes, signal: Signal = Signal.TRACES) -> Receipt:
-    made.admission.reserve(len(body))
-    return await made.accept(signal, body, Transport.HTTP, "camera", 7)
+    with made.admission.enter("camera", 7) as hold:
+        hold.grow(len(body))
+        return await made.accept(signal, body, Transport.HTTP, "camera", 7, hold)
 
 
 @pytest.mark.parametrize("signal", Signal)
@@ -40,6 +41,7 @@ async def test_a_payload_carries_what_was_known_at_the_socket(signal: Signal) ->
             identity="camera",
             arrival_ns=NOW_NS,
             wire_bytes=7,
+            ticket=1,
         )
     ]
 

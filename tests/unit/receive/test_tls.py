@@ -12,6 +12,7 @@ from cryptography import x509
 
 from gateway.config import ReceiveSection, TlsSection
 from gateway.errors import StartError
+from gateway.receive.listening import read_material
 from tests.unit.receive.support import (
     EXPORT,
     WAIT_S,
@@ -59,6 +60,13 @@ async def call(
             request_bytes(), metadata=metadata, timeout=WAIT_S
         )
         return reply
+
+
+def renew(site: Site, tls: TlsSection) -> None:
+    material = read_material(tls)
+    assert material is not None
+    site.http.use_tls(material)
+    site.grpc.use_tls(material)
 
 
 async def test_requests_arrive_over_tls(tmp_path: Path) -> None:
@@ -137,12 +145,30 @@ async def test_a_renewed_certificate_is_used_for_new_connections(tmp_path: Path)
     async with serving(receive=receive(tls)) as site:
         assert await send(site, authority) == 200
         successor.server()  # writes over the files of the first one
-        site.http.reload_tls()
-        site.grpc.reload_tls()
+        renew(site, tls)
         assert await send(site, successor) == 200
         assert await call(site, successor) == b""
         with pytest.raises(aiohttp.ClientError):
             await send(site, authority)
+
+
+async def test_a_renewed_authority_of_clients_takes_the_place_of_the_old_one(
+    tmp_path: Path,
+) -> None:
+    authority, successor = Authority(tmp_path), Authority(tmp_path, "successor")
+    old, new = authority.issue("old", DEVICE), successor.issue("new", DEVICE)
+    tls = authority.tls(clients=True)
+    async with serving(receive=receive(tls), certificates=True, now_ns=lambda: 0) as site:
+        assert await send(site, authority, old) == 200
+        with pytest.raises(aiohttp.ClientError):
+            await send(site, authority, new)
+        renew(site, tls.model_copy(update={"client_ca": successor.path}))
+        assert await send(site, authority, new) == 200
+        assert await call(site, authority, new) == b""
+        with pytest.raises(aiohttp.ClientError):
+            await send(site, authority, old)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(site, authority, old)
 
 
 async def test_a_renewal_that_cannot_be_read_leaves_the_old_certificate(tmp_path: Path) -> None:
@@ -151,9 +177,8 @@ async def test_a_renewal_that_cannot_be_read_leaves_the_old_certificate(tmp_path
     assert tls.key is not None
     async with serving(receive=receive(tls)) as site:
         tls.key.write_text("nonsense")
-        for server in (site.http, site.grpc):
-            with pytest.raises(StartError, match="not a PEM certificate"):
-                server.reload_tls()
+        with pytest.raises(StartError, match="not a PEM certificate"):
+            renew(site, tls)
         assert await send(site, authority) == 200
         assert await call(site, authority) == b""
 

@@ -11,7 +11,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.batch import (
+from gateway.batch import Audience, Batch, Clean, Findings, Verdict
+from gateway.store.store import Store
+from gateway.tables import (
     ATTRIBUTE,
     CLEAN_SPAN,
     EVENT,
@@ -23,13 +25,7 @@ from gateway.batch import (
     RESOURCE,
     SCOPE,
     SPAN,
-    Audience,
-    Batch,
-    Clean,
-    Findings,
-    Verdict,
 )
-from gateway.store.store import Store
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_760_000_000 * SECOND_NS

@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.batch import NO_THRESHOLD
 from gateway.errors import InvalidQueryError, RetryableError, StartError
 from gateway.store.columns import SCHEMA
 from gateway.store.segment import ROW_GROUP_ROWS
 from gateway.store.store import Store
+from gateway.tables import NO_THRESHOLD
 from tests.unit.store.rows import NOW_NS, SECOND_NS, Row, columns, open_store, seal, trace_id
 
 
