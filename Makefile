@@ -38,8 +38,9 @@ lint: build ## check style and types
 bench: build ## print the benchmarks
 	$(PYTHON) -m benchmarks
 
-fuzz: build ## run the long fuzz tests; WEIR_SEED=n repeats a run
+fuzz: build ## run the long fuzz tests; WEIR_FUZZ_RUNS=n, WEIR_SEED=n repeats a run
 	WEIR_FUZZ=1 $(PYTHON) -m pytest tests/fuzz $(EXHAUSTIVE)
+	@tools/fuzz.sh
 
 clean: ## remove everything the other targets made
 	rm -rf .venv .venv.lock build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

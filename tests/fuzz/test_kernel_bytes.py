@@ -6,7 +6,6 @@ A refused body leaves the open batch as it was. Bodies are valid requests with r
 seed is in the header of the run, WEIR_FUZZ makes the run long.
 """
 
-import os
 import random
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -15,10 +14,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.errors import MalformedPayloadError
 from gateway.otlp.decode import OpenBatch
+from tests.fuzz import differential_runs
 from tests.laws.test_kernel_agrees_with_protobuf import STRICTER
 from tests.oracle import check_taken, is_readable, payload, plain_batch
 
-RUNS = 1_000_000 if os.environ.get("WEIR_FUZZ") else 20_000
+RUNS = differential_runs()
 RUNS_PER_BATCH = 1_000
 EDITS_MAX = 4
 # Bytes that steer a protobuf reader: tags of OTLP messages, lengths, varint continuations.

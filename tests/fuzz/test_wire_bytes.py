@@ -5,16 +5,16 @@ the run, WEIR_FUZZ makes the run long.
 """
 
 import json
-import os
 import random
 
 from gateway.batch import Signal
 from tests import otlp_json
+from tests.fuzz import differential_runs
 from tests.fuzz.test_kernel_bytes import edit
 from tests.laws.test_wire_agrees_with_protobuf import agree, agree_on_json
 from tests.signals import DEVICE, draw, plant
 
-RUNS = 1_000_000 if os.environ.get("WEIR_FUZZ") else 20_000
+RUNS = differential_runs()
 # Drawing costs more than editing, so each request serves a few times.
 RUNS_PER_REQUEST = 10
 EDITS_MAX = 3

@@ -11,9 +11,9 @@ cdef int reserve(Rows* rows, Py_ssize_t more) except -1:
     cdef Py_ssize_t wanted = rows.count + more
     cdef Py_ssize_t capacity
     cdef uint8_t* data
-    if wanted <= rows.capacity:
+    if wanted <= rows.capacity and not WEIR_EXACT_BUFFERS:
         return 0
-    capacity = max(wanted, rows.capacity * 2, 64)
+    capacity = max(wanted, 1) if WEIR_EXACT_BUFFERS else max(wanted, rows.capacity * 2, 64)
     data = <uint8_t*> realloc(rows.data, capacity * rows.width)
     if data == NULL:
         raise MemoryError()

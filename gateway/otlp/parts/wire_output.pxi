@@ -45,7 +45,7 @@ cdef bint grow(Output* o, uint64_t more) noexcept nogil:
     if wanted > 0xFFFFFFFFULL:
         o.full = True
         return False
-    if wanted < o.capacity + (o.capacity >> 1):
+    if wanted < o.capacity + (o.capacity >> 1) and not WEIR_EXACT_BUFFERS:
         wanted = o.capacity + (o.capacity >> 1)
     data = <uint8_t*> realloc(o.data, wanted)
     if data == NULL:
@@ -68,7 +68,7 @@ cdef bint open_hole(Output* o, Opened* opened) noexcept nogil:
     cdef uint32_t* holes
     cdef uint64_t capacity
     if o.hole_count == o.hole_capacity:
-        capacity = 2 * o.hole_capacity + 64
+        capacity = o.hole_count + 1 if WEIR_EXACT_BUFFERS else 2 * o.hole_capacity + 64
         holes = <uint32_t*> realloc(o.holes, capacity * sizeof(uint32_t))
         if holes == NULL:
             o.full = True
