@@ -6,7 +6,7 @@ Law: nothing is sent that the request does not say; the response is read by the 
 import http.client
 import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -66,10 +66,11 @@ def _framed(request: Request) -> bytes:
 class HttpConnection:
     """One connection, for one request after the other."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, source: str = "") -> None:
         host, _, port = address.rpartition(":")
         self._address = address
-        self._socket = socket.create_connection((host, int(port)), ANSWER_S)
+        # To the gateway, whoever has another address is another device.
+        self._socket = socket.create_connection((host, int(port)), ANSWER_S, (source, 0))
 
     def send(self, signal: Signal, via: Via, request: Request) -> HttpAnswer:
         """Send one request and read its answer."""
@@ -136,15 +137,18 @@ def http_connection(address: str) -> Iterator[HttpConnection]:
 
 
 class UnfinishedBodies:
-    """Requests that stay open, because their bodies have arrived but for the end."""
+    """Requests that stay open, because their bodies have arrived but for the end.
 
-    def __init__(
-        self, address: str, signal: Signal, *, count: int, declared_bytes: int, sent_bytes: int
-    ) -> None:
-        request = Request(declared_bytes=declared_bytes)
+    Each comes from a device of its own, because one device alone may not fill the intake.
+    """
+
+    def __init__(self, address: str, signal: Signal, sizes: Sequence[int]) -> None:
         self._address = address
-        self._data = _head(address, signal, Via.PROTOBUF, request) + bytes(sent_bytes)
-        self._connections = [self._begin() for _ in range(count)]
+        self._data = [
+            _head(address, signal, Via.PROTOBUF, Request(declared_bytes=size)) + bytes(size - 1)
+            for size in sizes
+        ]
+        self._connections = [self._begin(place) for place in range(len(sizes))]
 
     def renew(self) -> int:
         """Begin those again that were answered, for want of room; returns how many."""
@@ -152,7 +156,7 @@ class UnfinishedBodies:
         for place, connection in enumerate(self._connections):
             if connection.is_answered():
                 connection.close()
-                self._connections[place] = self._begin()
+                self._connections[place] = self._begin(place)
                 renewed += 1
         return renewed
 
@@ -161,7 +165,7 @@ class UnfinishedBodies:
         for connection in self._connections:
             connection.close()
 
-    def _begin(self) -> HttpConnection:
-        connection = HttpConnection(self._address)
-        connection.put(self._data)
+    def _begin(self, place: int) -> HttpConnection:
+        connection = HttpConnection(self._address, f"127.0.1.{place + 1}")
+        connection.put(self._data[place])
         return connection

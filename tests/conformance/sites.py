@@ -14,6 +14,7 @@ from typing import Final
 
 import grpc
 
+from gateway.receive.admission import SMALL_BODY_BYTES
 from tests.conformance.checks import is_ok
 from tests.conformance.grpc_driver import GrpcAnswer, call
 from tests.conformance.http_driver import (
@@ -35,8 +36,9 @@ from tests.ledger_check import check_identity
 from tests.servers import Gateway, gateway, wait_until
 
 SMALL_HOLDS_BYTES: Final = 4 * SMALL_BYTES
-# So little room is left while the intake is full that no request with an item fits.
-ROOM_BYTES: Final = 16
+# Above three quarters a device may not add much, and the last part is kept for small bodies. Each
+# body that fills the intake lacks its last byte, so that no request with an item fits.
+SOFT_BYTES: Final = SMALL_HOLDS_BYTES * 3 // 4
 STATE_S: Final = 10.0
 RECEIVED: Final = "weir_received_items_total"
 
@@ -184,14 +186,10 @@ def state(site: Site, server: str) -> Iterator[None]:
 @contextmanager
 def _full(site: Site) -> Iterator[None]:
     """Fill the intake with bodies that do not end, until a request is refused."""
-    count = SMALL_HOLDS_BYTES // SMALL_BYTES
-    bodies = UnfinishedBodies(
-        site.gateway.otlp_http,
-        TRACES,
-        count=count,
-        declared_bytes=SMALL_BYTES,
-        sent_bytes=SMALL_BYTES - ROOM_BYTES // count,
-    )
+    # Large ones as far as they may go, and small ones, for which the rest is kept.
+    large = SOFT_BYTES // SMALL_BYTES * [SMALL_BYTES]
+    small = (SMALL_HOLDS_BYTES - SOFT_BYTES) // SMALL_BODY_BYTES * [SMALL_BODY_BYTES]
+    bodies = UnfinishedBodies(site.gateway.otlp_http, TRACES, (*large, *small))
 
     def is_full() -> bool:
         # A request that is just being answered may have taken the room of one of them.

@@ -39,7 +39,8 @@ ROWS = 50
 RATE = 0.4
 # The idle core tells the measurements the time, so batches are of the present.
 NOW_NS = time.time_ns() - 60_000_000_000
-LATER_NS = NOW_NS + 600_000_000_000
+# Later than this file can still be running.
+LATER_NS = NOW_NS + 4 * 3600_000_000_000
 EXAMPLE = Path(__file__).resolve().parents[2] / "gateway/contract/examples/damage-net.yaml"
 
 
