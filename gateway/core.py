@@ -369,10 +369,7 @@ class Core:
         )
         self._failed, self._full, self._fresh = None, [], False
         if seal:
-            job.state = {
-                **{f"measure/{k}": v for k, v in self._stages.measure.state().items()},
-                **{f"decide/{k}": v for k, v in self._stages.decide.state().items()},
-            }
+            job.state = self._stages.state()
             job.meta = {"ledger": job.ledger, "tally": self._tally.state()}
             self._first_unsealed_s = None
         self._next_store_s = time.monotonic() + FLUSH_S

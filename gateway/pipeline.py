@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,18 @@ class Stages:
     measure: Measure
     decide: Decide
     anonymize: Anonymizer
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copy everything that a restart needs, each name under that of its room.
+
+        Under the lock: to copy, measure moves what is staged to where it is summed, and so does a
+        snapshot; two at once would count events twice.
+        """
+        with self.lock:
+            return {
+                **{f"measure/{name}": array for name, array in self.measure.state().items()},
+                **{f"decide/{name}": array for name, array in self.decide.state().items()},
+            }
 
     def exchange(self, new: "Stages") -> None:
         """Go on with fresh stages of another plan; they take the counts over as in a restart."""
