@@ -1,4 +1,4 @@
-"""Beside the batches: what time alone makes due, and readers of the state while a seal copies it."""
+"""Beside the batches: what time alone makes due, and readers while a seal copies the state."""
 
 from pathlib import Path
 from typing import Any
