@@ -119,9 +119,16 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Rows of the tables that grow with what was sent, however small it was on the wire."""
-        owners = len(self.spans) + len(self.events) + len(self.links)
-        return owners + len(self.span_attributes) + len(self.event_attributes)
+        """Rows of all tables, which may be many more bytes than what was sent."""
+        owners = (
+            *(self.requests, self.resources, self.scopes),
+            *(self.spans, self.events, self.links),
+        )
+        owned = (
+            *(self.resource_attributes, self.scope_attributes, self.span_attributes),
+            *(self.event_attributes, self.link_attributes),
+        )
+        return sum(len(table) for table in (*owners, *owned))
 
     def text(self, offset: int, length: int) -> bytes:
         """Copy one text out of the arena; for rows a person will read, never for all rows."""

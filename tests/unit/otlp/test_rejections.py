@@ -162,3 +162,12 @@ def test_a_resource_seen_before_is_checked_for_each_sender() -> None:
     body = request(1).SerializeToString()
     receipts = [open_batch.add(payload(body, identity=each)) for each in ("cam-7", "cam-8", "")]
     assert [receipt.accepted for receipt in receipts] == [1, 0, 1]
+
+
+def test_a_closed_batch_counts_the_rows_that_the_open_one_did() -> None:
+    open_batch = OpenBatch([b"model"])
+    open_batch.add(payload(request(3).SerializeToString()))
+    rows = open_batch.rows
+    # The request, a resource with its attribute, a scope; a span, event and link with one each.
+    assert open_batch.take(1).rows == rows == 4 + 3 * (3 + 3)
+    assert open_batch.rows == 0
