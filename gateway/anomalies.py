@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from gateway.batch import Anomaly, AnomalyId, AnomalyKind, DiveId, Evidence, Severity
+from gateway.batch import Anomaly, AnomalyId, AnomalyKind, DiveId, Evidence, Severity, Team
 from gateway.errors import ConflictError, NotFoundError
 
 # The oldest resolved ones are forgotten first; open ones never are.
@@ -155,6 +155,7 @@ def load(connection: sqlite3.Connection) -> AnomalyBook:
                     **anomaly,
                     "kind": AnomalyKind(anomaly["kind"]),
                     "severity": Severity(anomaly["severity"]),
+                    "team": Team(anomaly["team"]),
                     "evidence": tuple(Evidence(**each) for each in anomaly["evidence"]),
                 }
             ),

@@ -234,6 +234,16 @@ class AnomalyKind(StrEnum):
 
     DRIFT = "drift"
     SLO_BURN = "slo_burn"
+    INTEGRITY = "integrity"  # something was not what it claimed to be
+    SILENCE = "silence"  # devices that should be heard are not
+    CLOCK_SKEW = "clock_skew"  # clocks of devices are far off
+    ACCELERATOR = "accelerator"  # a model suddenly runs on another accelerator
+    MODEL_LOAD = "model_load"  # models cannot be loaded
+    SATURATION = "saturation"  # devices have no headroom left
+    POWER = "power"  # devices run hot, throttled or out of power
+    ROLLOUT = "rollout"  # a rollout spends its share of the error budget
+    COST = "cost"  # inferences cost more than was planned
+    BANDWIDTH = "bandwidth"  # more bytes leave than was planned
 
 
 class Severity(StrEnum):
@@ -241,6 +251,13 @@ class Severity(StrEnum):
 
     PAGE = "page"
     TICKET = "ticket"
+
+
+class Team(StrEnum):
+    """Who can mend it, by its cause."""
+
+    DEVICE_OPS = "device-ops"  # memory, heat, drivers, disks, power, networks, clocks
+    ML_ENGINEERING = "ml-engineering"  # the model, its data and its answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +274,7 @@ class Anomaly:
     """What is wrong, since when, how sure, and which traces show it.
 
     `id` is a digest of (kind, model, subject, onset), so that a replay raises the same one again.
+    `owner` answers for the contract, `team` can mend this cause.
     Units: onset_ns and raised_ns Unix nanoseconds; `numbers` carry their unit in the key.
     """
 
@@ -266,12 +284,13 @@ class Anomaly:
     owner: str
     model: str
     version: str
-    subject: str  # signal or SLO name
+    subject: str  # signal, SLO, rollout or what else is wrong
     summary: str
     onset_ns: int
     raised_ns: int
     numbers: Mapping[str, float] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    team: Team = Team.ML_ENGINEERING
     resolved_ns: int | None = None
 
 

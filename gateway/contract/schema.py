@@ -12,20 +12,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from gateway.batch import Severity
 from gateway.config.keep import KeepRule
 
 __all__ = [
     "Action",
+    "BurnWindow",
     "Contract",
     "Cost",
     "DriftRule",
     "Indicator",
     "KeepRule",
+    "LabelRule",
     "MetricRule",
     "ProvenanceRequirement",
     "ProvenanceRule",
     "ResourceRule",
     "Role",
+    "RolloutRule",
     "SamplingRule",
     "Signal",
     "SignalType",
@@ -76,6 +80,12 @@ class Indicator(StrEnum):
 
     SUCCESS = "success"  # the inference did not fail
     LATENCY = "latency"  # the inference took no longer than the threshold
+    COLD_START = "cold_start"  # the inference did not have to load its model first
+    FRESHNESS = "freshness"  # a device, each minute: heard within the threshold
+    DEPLOYMENT = "deployment"  # a device of a rollout: ended up with the new version
+    LABEL_LAG = "label_lag"  # a label that is due: came within the threshold
+    INTEGRITY = "integrity"  # zero tolerance: nothing was violated
+    BANDWIDTH = "bandwidth"  # bytes that leave, within the allowance of the window
 
 
 class ProvenanceRequirement(StrEnum):
@@ -119,14 +129,31 @@ class MetricRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BurnWindow:
+    """One pair of windows. Units: seconds. It fires when the burn rate of both is above factor."""
+
+    long_s: float
+    short_s: float
+    factor: float
+    severity: Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """One objective. Units: window and threshold in seconds, objective a share in (0, 1)."""
+    """One objective.
+
+    Units: window and threshold in seconds; objective a share in (0, 1), 1 for integrity, where
+    nothing may go wrong, and for bandwidth, which has an allowance instead, in bytes for each
+    window. `pairs` are its own window pairs; empty means the table of its indicator.
+    """
 
     name: str
     indicator: Indicator
     objective: float
     window: float
     threshold: float | None = None
+    allowance: int | None = None
+    pairs: tuple[BurnWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +190,40 @@ class ProvenanceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What inferences may cost. Units: both numbers in `currency`."""
+    """What inferences may cost. Units: both numbers in `currency`.
+
+    `feature` is the span attribute that names what an inference was for, `features` its closed set
+    of values; any other value counts as "other".
+    """
 
     currency: str
     per_inference: float
     budget_per_month: float | None = None
+    feature: str | None = None
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRule:
+    """How ground truth is joined.
+
+    `signal` names the prediction that a label is compared with. Units: `within` seconds from the
+    inference to its label; `expect` the share of traces, in [0, 1], that owe one.
+    """
+
+    signal: str
+    within: float = 86_400.0
+    expect: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRule:
+    """How much of the error budget a rollout may spend, if it does not say so itself.
+
+    Units: allocation is a share of the period's budget in (0, 1].
+    """
+
+    allocation: float = 0.25
 
 
 def _empty() -> Mapping[str, Any]:
@@ -197,5 +253,7 @@ class Contract:
     sampling: SamplingRule = SamplingRule()
     provenance: ProvenanceRule = ProvenanceRule()
     cost: Cost | None = None
+    labels: LabelRule | None = None
+    rollouts: RolloutRule = RolloutRule()
     digest: str
     source: str

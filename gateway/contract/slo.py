@@ -16,17 +16,7 @@ from typing import Final
 
 from gateway.batch import Severity
 from gateway.config.units import DAY, HOUR, MINUTE
-from gateway.contract.schema import Indicator, Slo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BurnWindow:
-    """One pair of windows. Units: seconds. It fires when the burn rate of both is above factor."""
-
-    long_s: float
-    short_s: float
-    factor: float
-    severity: Severity
+from gateway.contract.schema import BurnWindow, Indicator, Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

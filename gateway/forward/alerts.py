@@ -25,8 +25,26 @@ VALUE_CHARS_MAX: Final = 512
 NUMBERS_MAX: Final = 32
 
 WATCHDOG: Final = "Watchdog"
-ALERT_NAMES: Final = {AnomalyKind.DRIFT: "WeirDrift", AnomalyKind.SLO_BURN: "WeirSloBurn"}
-SUBJECT_LABELS: Final = {AnomalyKind.DRIFT: "signal", AnomalyKind.SLO_BURN: "slo"}
+ALERT_NAMES: Final = {
+    AnomalyKind.DRIFT: "WeirDrift",
+    AnomalyKind.SLO_BURN: "WeirSloBurn",
+    AnomalyKind.INTEGRITY: "WeirIntegrity",
+    AnomalyKind.SILENCE: "WeirSilence",
+    AnomalyKind.CLOCK_SKEW: "WeirClocks",
+    AnomalyKind.ACCELERATOR: "WeirAcceleratorFallback",
+    AnomalyKind.MODEL_LOAD: "WeirModelLoad",
+    AnomalyKind.SATURATION: "WeirSaturation",
+    AnomalyKind.POWER: "WeirPower",
+    AnomalyKind.ROLLOUT: "WeirRollout",
+    AnomalyKind.COST: "WeirCost",
+    AnomalyKind.BANDWIDTH: "WeirBandwidth",
+}
+SUBJECT_LABELS: Final = {
+    AnomalyKind.DRIFT: "signal",
+    AnomalyKind.SLO_BURN: "slo",
+    AnomalyKind.ROLLOUT: "rollout",
+}
+SUBJECT: Final = "subject"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -167,10 +185,10 @@ class AlertBook:
             self._context,
             {
                 "alertname": ALERT_NAMES[anomaly.kind],
-                SUBJECT_LABELS[anomaly.kind]: anomaly.subject,
+                SUBJECT_LABELS.get(anomaly.kind, SUBJECT): anomaly.subject,
                 "model": anomaly.model,
                 "severity": anomaly.severity.value,
-                "owner": anomaly.owner,
+                "owner": anomaly.team.value,
             },
         )
 
@@ -183,6 +201,7 @@ class AlertBook:
             "summary": anomaly.summary,
             "description": " ".join(parts),
             "version": anomaly.version,
+            "contact": anomaly.owner,
             "anomaly_id": anomaly.id,
             "trace_id": anomaly.evidence[0].trace_id if anomaly.evidence else "",
         }

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.contract.schema import Slo
-from gateway.contract.slo import WIDE_BUDGET, BurnWindow, budget_of, windows_of
+from gateway.contract.schema import BurnWindow, Slo
+from gateway.contract.slo import WIDE_BUDGET, budget_of, windows_of
 from gateway.measure.state import Array
 from gateway.measure.windows import DAY_S, HOUR_S, MINUTE_S
 from gateway.tables import Float64

@@ -17,6 +17,7 @@ from gateway.batch import (
     Evidence,
     Json,
     Severity,
+    Team,
 )
 from gateway.errors import CorruptDataError
 from gateway.measure.state import Array, State, pack_json, unpack_json
@@ -128,6 +129,7 @@ def _read(fields: Json) -> Anomaly:
                 **fields,
                 "kind": AnomalyKind(fields["kind"]),
                 "severity": Severity(fields["severity"]),
+                "team": Team(fields["team"]),
                 "evidence": tuple(
                     Evidence(trace_id=trace_id, device=device, reason=reason)
                     for trace_id, device, reason in fields["evidence"]

@@ -14,8 +14,8 @@ import numpy as np
 
 from gateway.batch import Severity
 from gateway.contract.plan import Plan
-from gateway.contract.schema import Indicator, Slo
-from gateway.contract.slo import BurnWindow, budget_of
+from gateway.contract.schema import BurnWindow, Indicator, Slo
+from gateway.contract.slo import budget_of
 from gateway.measure.burn import (
     BAD_EVENTS_MIN,
     EARLY_SHARE,

@@ -62,7 +62,7 @@ async def test_alertmanager_pages_for_an_anomaly_and_tells_of_its_end(tmp_path: 
                 "alertname": "WeirDrift",
                 "cluster": "dock",
                 "model": "damage-net",
-                "owner": "vision@example.com",
+                "owner": "ml-engineering",
                 "severity": "page",
                 "signal": "brightness",
                 "site": "dock-7",
