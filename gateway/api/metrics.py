@@ -99,11 +99,12 @@ def measured(snapshot: MeasureSnapshot) -> Iterator[Sample]:
         yield Sample(name="weir_inference_duration_seconds", labels=labels, value=series.duration_s)
     for slo in snapshot.slos:
         labels = {"model": slo.model, "slo": slo.slo}
-        yield Sample(
-            name="weir_slo_budget_remaining_ratio",
-            labels=labels,
-            value=slo.budget_remaining_ratio,
-        )
+        if slo.budget_remaining_ratio is not None:
+            yield Sample(
+                name="weir_slo_budget_remaining_ratio",
+                labels=labels,
+                value=slo.budget_remaining_ratio,
+            )
         for window in slo.windows:
             place = {**labels, "window": window.window}
             if window.burn_rate is not None:

@@ -131,7 +131,7 @@ class SloState:
     objective: float
     window_s: float
     threshold_s: float | None
-    budget_remaining_ratio: float
+    budget_remaining_ratio: float | None
     windows: tuple[SloWindow, ...]
 
 

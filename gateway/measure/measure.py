@@ -43,7 +43,7 @@ from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
 STATUS_ERROR: Final = 2
-FORMAT: Final = 1
+FORMAT: Final = 2
 LEARN: Final = "learn"
 # Half of the int64 range in nanoseconds: 146 years, and differences still fit.
 TIME_NS_MAX: Final = 1 << 62
@@ -88,7 +88,9 @@ class Measure:
         spans = batch.spans
         end_ns = _clipped(spans["end_ns"])
         start_ns = _clipped(spans["start_ns"])
-        duration_ns = np.maximum(end_ns - start_ns, 0)
+        duration_ns = end_ns - start_ns
+        invalid = duration_ns < 0
+        duration_ns = np.maximum(duration_ns, 0)
         arrival_ns = batch.requests["arrival_ns"].astype(np.int64)[spans["request"]]
         latest_ns = arrival_ns + self._ahead_ns
         event_ns = np.minimum(end_ns, latest_ns)
@@ -109,6 +111,7 @@ class Measure:
                 series=series[at].astype(np.int64),
                 failed=failed[at],
                 duration_ns=duration_ns[at],
+                invalid=invalid[at],
                 event_ns=event_ns[at],
                 arrival_ns=arrival_ns[at],
                 device=device[at].astype(np.int64),
@@ -158,7 +161,13 @@ class Measure:
         self.series.add(some.series, some.failed, cold)
         bucket = self.latency.add(some.series, some.duration_ns)
         bad = self.objectives.add(
-            some.contract, some.event_ns, some.arrival_ns, some.failed, some.duration_ns
+            some.contract,
+            some.event_ns,
+            some.arrival_ns,
+            some.failed,
+            some.duration_ns,
+            cold,
+            some.invalid,
         )
         bins = self.streams.add(batch, some.rows, some.series)
         count = len(self.series)
@@ -233,7 +242,7 @@ class Measure:
             devices=views.devices_view(self.devices),
             counters=Counters(
                 clamped=self.clamped,
-                late=self.objectives.late,
+                late=int(self.objectives.late.sum()),
                 too_late=self.objectives.too_late,
                 other_device_spans=self.devices.overflow_spans,
             ),
@@ -315,6 +324,7 @@ class _Inferences:
     series: Int64
     failed: Bool
     duration_ns: Int64
+    invalid: Bool
     event_ns: Int64
     arrival_ns: Int64
     device: Int64

@@ -12,9 +12,10 @@ from gateway.measure.drift import Alarm
 from gateway.measure.episodes import Episodes
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
+from gateway.measure.judge import Burn
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
-from gateway.measure.slo import Burn, Objectives
+from gateway.measure.slo import Objectives
 from gateway.measure.streams import Streams
 from gateway.measure.views import is_back
 
