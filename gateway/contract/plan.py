@@ -146,6 +146,8 @@ def _named_keys(contracts: Sequence[Contract]) -> list[str]:
         keys += contract.match
         keys += [signal.attribute for signal in contract.signals.values()]
         keys += contract.resource
+        if contract.cost is not None and contract.cost.feature is not None:
+            keys.append(contract.cost.feature)
     return keys
 
 
