@@ -75,10 +75,16 @@ class Objectives:
         self._judge = Judge(self.items, {window: at for at, window in enumerate(place)})
         self._of = by_indicator(self.items)
         self._lanes = lanes_of(self.items, len(plan.contracts))
-        contract_of = np.array([item.contract for item in self.items], dtype=np.int64)
+        contracts = len(plan.contracts)
+        # Inferences are no events of other SLOs: those see a contract that has none.
+        sees = [
+            item.contract if item.slo.indicator in BY_INFERENCE else contracts
+            for item in self.items
+        ]
         self._period_s = np.array([item.windows_s[-1] for item in self.items], dtype=np.int64)
         ahead_s = settings.clock_ahead_s + settings.lateness_s
-        self._stage = Stage(contract_of, len(plan.contracts), -(-int(ahead_s) // STEP_S) + 3)
+        ahead = -(-int(ahead_s) // STEP_S) + 3
+        self._stage = Stage(np.array(sees, dtype=np.int64), contracts, ahead)
         # The slot of the oldest event that was ever in the period.
         self._since = np.full(count, NEVER, dtype=np.int64)
 

@@ -5,7 +5,8 @@ late, those after it wait. Inferences of a contract are seen by all its SLOs, so
 once for the contract and only bad ones for each SLO.
 
 Shape: seen (slots, contracts + 1), bad (slots, slos + 1), own (slots, slos, 2); the row of slot s
-is s modulo the count of slots. The last contract and the last SLO are for rows that have none.
+is s modulo the count of slots. The last contract has no inference: SLOs that are about
+other events see that one. The last SLO is for inferences of contracts that have none.
 Complexity: taking costs slots that are not empty x slos.
 """
 
@@ -21,16 +22,19 @@ LATE_FOR_WAITING: Final = 2
 
 
 class Stage:
-    """Slots around the head. `ahead` counts those that wait."""
+    """Slots around the head. `ahead` counts those that wait.
 
-    def __init__(self, contract_of: Int64, contracts: int, ahead: int) -> None:
+    Shape: `sees` (slos,) is the contract whose inferences are the events of each SLO.
+    """
+
+    def __init__(self, sees: Int64, contracts: int, ahead: int) -> None:
         slots = 1 << (ahead * (1 + LATE_FOR_WAITING) - 1).bit_length()
         self.ahead = ahead
         self._behind = slots - ahead
         self._mask = slots - 1
         self.head = 0
-        self._contract_of = contract_of
-        slos = len(contract_of)
+        self._sees = sees
+        slos = len(sees)
         self._seen = np.zeros((slots, contracts + 1), dtype=np.int64)
         self._bad = np.zeros((slots, slos + 1), dtype=np.int64)
         self._own = np.zeros((slots, slos, 2), dtype=np.int64)
@@ -87,7 +91,7 @@ class Stage:
         rows = slots & self._mask
         counts: Int64 = self._own[rows]
         bad = self._bad[rows, :-1]
-        counts[:, :, 0] += self._seen[rows][:, self._contract_of] - bad
+        counts[:, :, 0] += self._seen[rows][:, self._sees] - bad
         counts[:, :, 1] += bad
         return counts
 
