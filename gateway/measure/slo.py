@@ -164,6 +164,23 @@ class Objectives:
                 self._add_far(index, slot, bad)
         return any_bad
 
+    def bad(
+        self,
+        objective: int,
+        failed: Bool,
+        duration_ns: Int64,
+        cold: Bool | None = None,
+        invalid: Bool | None = None,
+    ) -> Bool:
+        """Say which inferences are bad for an SLO. Shape: all (rows,)."""
+        slo = self.items[objective].slo
+        if slo.indicator is Indicator.LATENCY and slo.threshold is not None:
+            bad = duration_ns > round(slo.threshold * SECOND_NS)
+            return bad if invalid is None else bad | invalid
+        if slo.indicator is Indicator.COLD_START:
+            return np.zeros(len(failed), dtype=np.bool_) if cold is None else cold
+        return failed
+
     def _add_far(self, index: Int64, slot: Int64, bad: Bool) -> None:
         """Count events of any age; for batches in which not all are recent."""
         slots, at = np.unique(slot, return_inverse=True)
