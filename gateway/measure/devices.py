@@ -232,6 +232,11 @@ class Devices:
             setattr(self, f"{name}_now", fresh)
         self._generation = generation
 
+    @property
+    def generation_ns(self) -> int:
+        """Start of the generation before, from which on delays are known."""
+        return max(0, self._generation - 1) * GENERATION_NS
+
     def offsets_ns(self) -> Int64:
         """Return the least delay of each device, NO_DELAY where none was seen lately."""
         least: Int64 = np.minimum(self._least_now, self._least_before)[: len(self)]

@@ -49,6 +49,13 @@ class Minutes:
         total: Int64 = self._cells.sum(axis=0)
         return total
 
+    def oldest_ns(self, row: int, columns: Sequence[int]) -> int:
+        """Return the start of the first minute of the window that has a count, 0 if none has."""
+        minutes = self._head + AHEAD - np.arange(self._length)
+        cells = self._cells[minutes % self._length, row][:, list(columns)]
+        held = np.flatnonzero(cells.any(axis=1))
+        return int(minutes[held[-1]]) * MINUTE_NS if len(held) else 0
+
     def state(self) -> State:
         """Copy all counts, minutes newest first."""
         order = (self._head + AHEAD - np.arange(self._length)) % self._length
