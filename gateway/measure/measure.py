@@ -43,7 +43,7 @@ from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
 STATUS_ERROR: Final = 2
-FORMAT: Final = 1
+FORMAT: Final = 2
 LEARN: Final = "learn"
 # Half of the int64 range in nanoseconds: 146 years, and differences still fit.
 TIME_NS_MAX: Final = 1 << 62
