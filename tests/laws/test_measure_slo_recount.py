@@ -12,6 +12,7 @@ import pytest
 
 from gateway.contract.schema import Indicator, Slo
 from gateway.contract.slo import slot_s_of
+from gateway.measure.judge import Burn
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.slo import LATE_EDGES_S, STEP_NS, STEP_S, Objectives
 from gateway.measure.slomerge import merge
@@ -299,7 +300,7 @@ def test_a_restart_changes_nothing(seed: int, share: float) -> None:
     batches = story(seed)
     plain, before, after = (Objectives(PLAN, SETTINGS) for _ in range(3))
     stop = int(share * len(batches))
-    told: list[list[object]] = [[], []]
+    told: list[list[tuple[int, list[Burn]]]] = [[], []]
     for number, one in enumerate(batches):
         if number == stop:
             after.restore(before.state())
@@ -307,7 +308,7 @@ def test_a_restart_changes_nothing(seed: int, share: float) -> None:
             sink += list(board.turn(one.now_ns))
             feed(board, one)
     assert told[0] == told[1]
-    assert any(burns for _, burns in told[0])  # type: ignore[misc]
+    assert any(burns for _, burns in told[0])
     same(plain.state(), after.state())
 
 
