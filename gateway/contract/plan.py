@@ -32,6 +32,8 @@ STANDARD_KEYS: Final = (
     "edgeai.inference.cold_start",
     "edgeai.provenance.pointer",
     "error.type",
+    "edgeai.accelerator.type",
+    "edgeai.integrity.violation",
 )
 # A batch has one int32 per slot and span, so the number of slots is memory on the hot path.
 SLOT_KEYS_MAX: Final = 512

@@ -17,7 +17,7 @@ from gateway.batch import NO_CONTRACT, NO_SERIES, Anomaly, AnomalyKind, Batch, F
 from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import views
-from gateway.measure.devices import Devices
+from gateway.measure.devices import TIME_NS_MAX, Devices
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -43,10 +43,8 @@ from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
 STATUS_ERROR: Final = 2
-FORMAT: Final = 1
+FORMAT: Final = 2
 LEARN: Final = "learn"
-# Half of the int64 range in nanoseconds: 146 years, and differences still fit.
-TIME_NS_MAX: Final = 1 << 62
 
 
 class Measure:
@@ -64,7 +62,7 @@ class Measure:
         self._matcher = Matcher(plan)
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
-        self.devices = Devices(plan, settings.devices_max)
+        self.devices = Devices(plan, settings)
         self.objectives = Objectives(plan, settings)
         self.streams = Streams(plan, settings)
         self._recent = Ring(RECENT_ROWS, self.streams.places)
@@ -88,14 +86,17 @@ class Measure:
         spans = batch.spans
         end_ns = _clipped(spans["end_ns"])
         start_ns = _clipped(spans["start_ns"])
-        duration_ns = np.maximum(end_ns - start_ns, 0)
-        arrival_ns = batch.requests["arrival_ns"].astype(np.int64)[spans["request"]]
+        duration_ns = end_ns - start_ns
+        invalid = duration_ns < 0
+        duration_ns = np.maximum(duration_ns, 0)
+        runs = self.devices.find(batch)
+        self.devices.add(batch, runs, start_ns, end_ns)
+        device = runs.rows(runs.device)
+        arrival_ns = runs.rows(runs.arrival_ns)
         latest_ns = arrival_ns + self._ahead_ns
         event_ns = np.minimum(end_ns, latest_ns)
         self.clamped += int(np.count_nonzero(end_ns > latest_ns))
         failed = spans["status"] == STATUS_ERROR
-        device = self.devices.find(batch)
-        self.devices.add(batch, device.astype(np.int64), end_ns, event_ns, arrival_ns)
         matched = self._matcher.contracts(batch)
         series = np.full(len(spans), NO_SERIES, dtype=np.int32)
         rows = np.flatnonzero(matched != NO_CONTRACT)
@@ -109,10 +110,12 @@ class Measure:
                 series=series[at].astype(np.int64),
                 failed=failed[at],
                 duration_ns=duration_ns[at],
+                invalid=invalid[at],
                 event_ns=event_ns[at],
                 arrival_ns=arrival_ns[at],
-                device=device[at].astype(np.int64),
+                device=device[at],
             )
+            self.devices.infer(batch, runs, matched, series, self.series.names)
             self._count(batch, some)
             self.streams.learn()
         return Findings(
@@ -121,7 +124,7 @@ class Measure:
             failed=failed,
             duration_ns=duration_ns.astype(np.uint64),
             event_ns=event_ns.astype(np.uint64),
-            device=device,
+            device=device.astype(np.int32),
             devices=self.devices.names,
             series_names=self.series.names,
             anomalies=tuple(anomalies),
@@ -158,7 +161,13 @@ class Measure:
         self.series.add(some.series, some.failed, cold)
         bucket = self.latency.add(some.series, some.duration_ns)
         bad = self.objectives.add(
-            some.contract, some.event_ns, some.arrival_ns, some.failed, some.duration_ns
+            some.contract,
+            some.event_ns,
+            some.arrival_ns,
+            some.failed,
+            some.duration_ns,
+            cold,
+            some.invalid,
         )
         bins = self.streams.add(batch, some.rows, some.series)
         count = len(self.series)
@@ -233,7 +242,7 @@ class Measure:
             devices=views.devices_view(self.devices),
             counters=Counters(
                 clamped=self.clamped,
-                late=self.objectives.late,
+                late=int(self.objectives.late.sum()),
                 too_late=self.objectives.too_late,
                 other_device_spans=self.devices.overflow_spans,
             ),
@@ -315,6 +324,7 @@ class _Inferences:
     series: Int64
     failed: Bool
     duration_ns: Int64
+    invalid: Bool
     event_ns: Int64
     arrival_ns: Int64
     device: Int64

@@ -273,7 +273,7 @@ def test_all_faults_of_a_contract_come_at_once(tmp_path: Path) -> None:
         "signals:\n"
         "  note: {attribute: n, type: string, role: text, export: pass}\n"
         "  odd: {attribute: o, type: doubel, role: feature, export: {generalize: 1}}\n"
-        "slos: [{name: s, indicator: success, objective: 0.9}]\n"
+        "slos: [{name: s, indicator: success, objective: 0.8}]\n"
         "sampling: {keep: [nte < 1, odd < 1]}\n"
     )
     found = sorted((each.line, each.rule) for each in findings_of(write(tmp_path, text)))
