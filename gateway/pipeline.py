@@ -111,7 +111,9 @@ class ParcelOutcome:
 
 
 def run_parcel(parcel: Parcel, stages: Stages) -> ParcelOutcome:
-    """Take metrics or logs through the core: what may leave is built anew, nothing is stored."""
+    """Take metrics or logs through the core: what may leave is built anew, none of it is stored."""
+    with stages.lock:
+        stages.measure.hear(parcel)
     found = stages.anonymize.parcel(parcel)
     chunks = encode_parts(found.parts)
     return ParcelOutcome(

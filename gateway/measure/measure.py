@@ -13,10 +13,20 @@ from typing import Final
 
 import numpy as np
 
-from gateway.batch import NO_CONTRACT, NO_SERIES, Anomaly, AnomalyKind, Batch, Findings
+from gateway.batch import (
+    NO_CONTRACT,
+    NO_SERIES,
+    Anomaly,
+    AnomalyKind,
+    Batch,
+    Findings,
+    Parcel,
+    Signal,
+)
 from gateway.contract.plan import Plan
+from gateway.contract.schema import Indicator
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
-from gateway.measure import views
+from gateway.measure import rolloutstate, views
 from gateway.measure.devices import Devices
 from gateway.measure.evidence import (
     BAD_ROWS,
@@ -29,6 +39,7 @@ from gateway.measure.evidence import (
 )
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -38,7 +49,7 @@ from gateway.measure.streams import Streams
 from gateway.measure.streamstate import load as load_streams
 from gateway.measure.streamstate import save as save_streams
 from gateway.measure.watch import Watch
-from gateway.otlp import columns
+from gateway.otlp import columns, events
 from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
@@ -66,6 +77,7 @@ class Measure:
         self.latency = Latency(plan)
         self.devices = Devices(plan, settings.devices_max)
         self.objectives = Objectives(plan, settings)
+        self.rollouts = Rollouts(plan, self.objectives, self.series)
         self.streams = Streams(plan, settings)
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
@@ -76,6 +88,7 @@ class Measure:
             streams=self.streams,
             objectives=self.objectives,
             devices=self.devices,
+            rollouts=self.rollouts,
             recent=self._recent,
             bad=self._bad,
         )
@@ -127,6 +140,11 @@ class Measure:
             anomalies=tuple(anomalies),
         )
 
+    def hear(self, parcel: Parcel) -> None:
+        """Take what a parcel declares, after the spans of its batch."""
+        if parcel.signal is Signal.LOGS:
+            self.rollouts.declare(events.read(parcel, self.settings.deployers), parcel.arrival_ns)
+
     def contracts(self, batch: Batch) -> Int16:
         """Find the contract of each row without counting anything. Shape: (spans,)."""
         return inherit(batch, self._matcher.contracts(batch))
@@ -159,6 +177,16 @@ class Measure:
         bucket = self.latency.add(some.series, some.duration_ns)
         bad = self.objectives.add(
             some.contract, some.event_ns, some.arrival_ns, some.failed, some.duration_ns
+        )
+        self.rollouts.add(
+            batch,
+            some.rows,
+            contract=some.contract,
+            series=some.series,
+            event_ns=some.event_ns,
+            failed=some.failed,
+            duration_ns=some.duration_ns,
+            cold=cold,
         )
         bins = self.streams.add(batch, some.rows, some.series)
         count = len(self.series)
@@ -207,6 +235,10 @@ class Measure:
         self.now_ns = now_ns
         self.latency.turn(now_ns)
         self.devices.turn(now_ns)
+        for due in self.rollouts.due(now_ns):
+            ended = np.arange(due.good + due.bad) >= due.good
+            for objective in self.objectives.of(due.contract, Indicator.DEPLOYMENT):
+                self.objectives.count(objective, np.full(len(ended), due.at_ns), ended)
         return self.watch.turn(now_ns)
 
     def promote(self, model: str, version: str, signal: str) -> str:
@@ -273,6 +305,7 @@ class Measure:
             **prefixed("latency", self.latency.state(count)),
             **prefixed("devices", self.devices.state()),
             **prefixed("objectives", self.objectives.state()),
+            **prefixed("rollouts", rolloutstate.save(self.rollouts)),
             **prefixed("streams", save_streams(self.streams)),
             **prefixed("episodes", self.watch.episodes.state()),
             **prefixed("recent", self._recent.state(count)),
@@ -298,6 +331,8 @@ class Measure:
         self.latency.restore(part("latency", state))
         self.devices.restore(part("devices", state))
         self.objectives.restore(part("objectives", state))
+        if "rollouts/judged" in state:
+            rolloutstate.load(self.rollouts, part("rollouts", state))
         load_streams(self.streams, part("streams", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):

@@ -317,9 +317,8 @@ class Rollouts:
         return self.deployments.take()
 
     def troubles(self, now_ns: int) -> list[Trouble]:
-        """List the rollouts that have spent too much, judging each of them once for each time."""
-        if now_ns > self.judged_ns:
-            self._judge(now_ns)
+        """Judge if that was not done yet, and list the rollouts that have spent too much."""
+        self.judge(now_ns)
         told = (RolloutState.WARNED, RolloutState.HALTED)
         return [
             trouble_of(each)
@@ -327,7 +326,10 @@ class Rollouts:
             if each.state in told and each.contract != NO_CONTRACT
         ]
 
-    def _judge(self, now_ns: int) -> None:
+    def judge(self, now_ns: int) -> None:
+        """Judge every rollout once for each time."""
+        if now_ns <= self.judged_ns:
+            return
         self.judged_ns = now_ns
         for each in self._live:
             start_ns = each.start.at_ns

@@ -164,6 +164,18 @@ class Objectives:
                 self._add_far(index, slot, bad)
         return any_bad
 
+    def of(self, contract: int, indicator: Indicator) -> tuple[int, ...]:
+        """Return the SLOs of a contract that have this indicator."""
+        return tuple(
+            index
+            for index, item in enumerate(self.items)
+            if item.contract == contract and item.slo.indicator is indicator
+        )
+
+    def count(self, objective: int, event_ns: Int64, bad: Bool) -> None:
+        """Count events of an SLO that is not about inferences. Shape: both (rows,)."""
+        self._add_far(np.full(len(bad), objective), event_ns // STEP_NS, bad)
+
     def bad(
         self,
         objective: int,

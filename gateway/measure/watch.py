@@ -12,6 +12,7 @@ from gateway.measure.drift import Alarm
 from gateway.measure.episodes import Episodes
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
 from gateway.measure.slo import Burn, Objectives
@@ -31,6 +32,7 @@ class Watch:
         streams: Streams,
         objectives: Objectives,
         devices: Devices,
+        rollouts: Rollouts,
         recent: Ring,
         bad: Ring,
     ) -> None:
@@ -40,6 +42,7 @@ class Watch:
         self.streams = streams
         self.objectives = objectives
         self.devices = devices
+        self.rollouts = rollouts
         self.episodes = Episodes()
         self._recent = recent
         self._bad = bad
@@ -55,6 +58,7 @@ class Watch:
         ]
         anomalies += self._quiet_drifts(now_ns)
         for at_ns, burns in self.objectives.turn(now_ns):
+            self.rollouts.judge(at_ns)
             anomalies += self._judged(at_ns, burns)
         return anomalies
 
