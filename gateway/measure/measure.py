@@ -25,8 +25,9 @@ from gateway.batch import (
     Signal,
 )
 from gateway.contract.plan import Plan
+from gateway.contract.schema import Indicator
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
-from gateway.measure import views
+from gateway.measure import rolloutstate, views
 from gateway.measure.devices import TIME_NS_MAX
 from gateway.measure.evidence import (
     BAD_ROWS,
@@ -40,6 +41,7 @@ from gateway.measure.evidence import (
 from gateway.measure.fleet import Fleet
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -82,6 +84,7 @@ class Measure:
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
         self.objectives = Objectives(plan, settings)
+        self.rollouts = Rollouts(plan, self.objectives, self.series)
         self.fleet = Fleet(plan, settings, self.objectives)
         self.devices = self.fleet.devices
         self.streams = Streams(plan, settings)
@@ -94,12 +97,13 @@ class Measure:
             streams=self.streams,
             objectives=self.objectives,
             devices=self.devices,
+            rollouts=self.rollouts,
             causes=self.fleet.causes,
             recent=self._recent,
             bad=self._bad,
-            turn=(self.fleet.judged,),
-            due=(self.fleet.due,),
-            troubles=(self.fleet.troubles,),
+            turn=(self.fleet.judged, self.rollouts.judge),
+            due=(self.fleet.due, self._count_deployments),
+            troubles=(self.fleet.troubles, self.rollouts.troubles),
         )
         self.unusable: Counter[str] = Counter()  # declarations, by reason
         self.now_ns = 0
@@ -171,9 +175,16 @@ class Measure:
             return ()
         found = events.read(parcel, self.settings.deployers)
         self.unusable.update(found.unreadable)
+        self.rollouts.declare(found, parcel.arrival_ns)
         if self.fleet.declare(found, parcel.arrival_ns):
             return tuple(self._tell_violations(parcel.arrival_ns))
         return ()
+
+    def _count_deployments(self, at_ns: int) -> None:
+        for due in self.rollouts.due(at_ns):
+            bad = np.arange(due.good + due.bad) >= due.good
+            for objective in self.objectives.of(due.contract, Indicator.DEPLOYMENT):
+                self.objectives.count(objective, np.full(len(bad), due.at_ns), bad)
 
     def _tell_violations(self, now_ns: int) -> list[Anomaly]:
         """Page at once: nothing about integrity waits for a watermark."""
@@ -217,6 +228,17 @@ class Measure:
             some.duration_ns,
             cold,
             some.invalid,
+        )
+        self.rollouts.add(
+            batch,
+            some.rows,
+            contract=some.contract,
+            series=some.series,
+            event_ns=some.event_ns,
+            failed=some.failed,
+            duration_ns=some.duration_ns,
+            cold=cold,
+            invalid=some.invalid,
         )
         bins = self.streams.add(batch, some.rows, some.series)
         count = len(self.series)
@@ -330,6 +352,7 @@ class Measure:
             "clock": np.array([self.now_ns, self.clamped], dtype=np.int64),
             **prefixed("series", self.series.state()),
             **prefixed("latency", self.latency.state(count)),
+            **prefixed("rollouts", rolloutstate.save(self.rollouts)),
             **prefixed("fleet", self.fleet.state()),
             "unusable": pack_json(dict(self.unusable)),
             **prefixed("objectives", self.objectives.state()),
@@ -356,6 +379,7 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
+        rolloutstate.load(self.rollouts, part("rollouts", state))
         self.fleet.restore(part("fleet", state))
         self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))

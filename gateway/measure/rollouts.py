@@ -84,7 +84,11 @@ class Rollouts:
     # --- what is declared ---------------------------------------------------------------------
 
     def declare(self, events: Events, arrival_ns: int) -> None:
-        """Take what one parcel declares; the order of its records does not matter."""
+        """Take what one parcel declares; the order of its records does not matter.
+
+        Records that are no event are counted here, whatever they would have declared.
+        """
+        self.refused.update(events.unreadable)
         for start in sorted(events.starts, key=lambda each: (each.at_ns, each.rollout)):
             self._start(start, arrival_ns)
         for end in sorted(events.ends, key=lambda each: (each.at_ns, each.rollout)):
@@ -259,6 +263,7 @@ class Rollouts:
         failed: Bool,
         duration_ns: Int64,
         cold: Bool | None,
+        invalid: Bool | None = None,
     ) -> None:
         """Count the inferences of a batch for the rollouts that run.
 
@@ -275,18 +280,21 @@ class Rollouts:
             if not len(at):
                 continue
             members, controls = self._sides(group, codes[at], series[at], event_ns[at])
-            for objective in self.spent_by(index):
-                bad = self.objectives.bad(
+            bads = [
+                self.objectives.bad(
                     objective,
                     failed[at],
                     duration_ns[at],
                     None if cold is None else cold[at],
+                    None if invalid is None else invalid[at],
                 )
-                for each, member, control in zip(group, members, controls, strict=True):
-                    rollout = self._live[each]
-                    place = rollout.objectives.index(objective)
-                    for side, is_control in ((member, False), (control, True)):
-                        rollout.add(place, event_ns[at[side]], bad[side], control=is_control)
+                for objective in self.spent_by(index)
+            ]
+            for each, *sides in zip(group, members, controls, strict=True):
+                for side, is_control in zip(sides, (False, True), strict=True):
+                    self._live[each].add(
+                        event_ns[at[side]], [bad[side] for bad in bads], control=is_control
+                    )
 
     def _sides(
         self, group: list[int], codes: Int32, series: Int64, event_ns: Int64
@@ -317,9 +325,8 @@ class Rollouts:
         return self.deployments.take()
 
     def troubles(self, now_ns: int) -> list[Trouble]:
-        """List the rollouts that have spent too much, judging each of them once for each time."""
-        if now_ns > self.judged_ns:
-            self._judge(now_ns)
+        """Judge if that was not done yet, and list the rollouts that have spent too much."""
+        self.judge(now_ns)
         told = (RolloutState.WARNED, RolloutState.HALTED)
         return [
             trouble_of(each)
@@ -327,7 +334,10 @@ class Rollouts:
             if each.state in told and each.contract != NO_CONTRACT
         ]
 
-    def _judge(self, now_ns: int) -> None:
+    def judge(self, now_ns: int) -> None:
+        """Judge every rollout once for each time."""
+        if now_ns <= self.judged_ns:
+            return
         self.judged_ns = now_ns
         for each in self._live:
             start_ns = each.start.at_ns
