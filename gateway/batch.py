@@ -30,6 +30,10 @@ class Transport(IntEnum):
     HTTP = 1
 
 
+# Under this identity the gateway takes what people declare over its API; no device has it.
+API_IDENTITY: Final = "~api"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     """One request body that passed admission: inflated OTLP protobuf bytes.

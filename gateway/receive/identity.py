@@ -29,6 +29,7 @@ from typing import Any, Final
 import yaml
 from cryptography import x509
 
+from gateway.batch import API_IDENTITY
 from gateway.config import ReceiveSection
 from gateway.errors import Finding, ForbiddenError, InvalidConfigError, UnauthenticatedError
 
@@ -153,6 +154,8 @@ def _read_certificate(certificate: bytes, site: str) -> Credential:
         raise UnauthenticatedError("the client certificate cannot be read") from error
     else:
         device = _device_of(names, site)
+    if device == API_IDENTITY:
+        raise ForbiddenError(f"the name {API_IDENTITY} is the gateway's own")
     expires_ns = int(parsed.not_valid_after_utc.timestamp()) * 1_000_000_000
     return Credential(digest=b"", device=device, expires_ns=expires_ns)
 
@@ -240,6 +243,8 @@ def _credential(entry: Any) -> Credential:
         raise ValueError("sha256 is not 64 hex digits in quotes or beginning with a letter")
     if not isinstance(device, str) or not _DEVICE.fullmatch(device):
         raise ValueError("device is not a name of 1 to 128 printable characters without spaces")
+    if device == API_IDENTITY:
+        raise ValueError(f"the device name {API_IDENTITY} is the gateway's own")
     return Credential(
         digest=bytes.fromhex(sha256), device=device, expires_ns=_time_ns(entry["expires"])
     )

@@ -90,6 +90,17 @@ def test_a_certificate_names_its_device(
     assert gate.identify(None, pem) == gate.identify(None, der) == device
 
 
+@pytest.mark.parametrize(
+    "names", [[uri("spiffe://dock-7/device/~api")], [x509.DNSName("~api")]], ids=["spiffe", "dns"]
+)
+def test_no_certificate_may_bear_the_gateways_own_name(
+    tmp_path: Path, names: list[x509.GeneralName]
+) -> None:
+    cert, _ = Authority(tmp_path).issue("client", *names)
+    with pytest.raises(ForbiddenError, match="own"):
+        certificates_gate().identify(None, cert.read_bytes())
+
+
 def test_a_certificate_of_another_site_is_forbidden(tmp_path: Path) -> None:
     cert, _ = Authority(tmp_path).issue("client", uri("spiffe://dock-8/device/camera-3"))
     with pytest.raises(ForbiddenError):
@@ -178,6 +189,7 @@ def test_an_empty_file_knows_no_token(tmp_path: Path) -> None:
         (f"{{sha256: {SECRET_HASH}, device: d}}", "the keys"),
         (f"{{sha256: {SECRET_HASH}, device: d, expires: 2030-01-01, role: x}}", "the keys"),
         (f"{{sha256: {SECRET_HASH}, device: 'a b', expires: 2030-01-01}}", "device"),
+        (f"{{sha256: {SECRET_HASH}, device: '~api', expires: 2030-01-01}}", "own"),
         (f"{{sha256: {SECRET_HASH}, device: d, expires: soon}}", "ISO 8601"),
         (f"{{sha256: {SECRET_HASH}, device: d, expires: 12}}", "ISO 8601"),
         (f"{{sha256: '{'0' * 64}', device: d, expires: 2030-01-01}}", "twice"),
