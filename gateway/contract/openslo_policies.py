@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 from gateway.batch import Severity
 from gateway.config.units import format_duration, parse_duration
 from gateway.config.validate import nearest, show
-from gateway.contract.objectives import SLOTS_MIN, slot_s
 from gateway.contract.openslo_form import (
     ConditionSpec,
     ConditionUse,
@@ -23,6 +22,7 @@ from gateway.contract.openslo_form import (
     TargetUse,
 )
 from gateway.contract.openslo_objects import Mapping, Objects, Spot, duration_text
+from gateway.contract.slo import SHORT_SLOTS_MIN, slot_s_of
 
 TARGET: Final = "alertmanager"
 _SHORT_OF_LONG: Final = 12
@@ -141,5 +141,5 @@ def _put_condition(index: int, spec: ConditionSpec, spot: Spot, to: Mapping) -> 
 
 def short_of(long_s: float) -> float:
     """Choose the short window of a long one: a twelfth, up to whole slots, and enough of them."""
-    width = slot_s(long_s / _SHORT_OF_LONG)
-    return max(SLOTS_MIN * width, math.ceil(long_s / _SHORT_OF_LONG / width) * width)
+    width = slot_s_of(long_s / _SHORT_OF_LONG)
+    return max(SHORT_SLOTS_MIN * width, math.ceil(long_s / _SHORT_OF_LONG / width) * width)
