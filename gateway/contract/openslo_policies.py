@@ -21,7 +21,7 @@ from gateway.contract.openslo_form import (
     TargetSpec,
     TargetUse,
 )
-from gateway.contract.openslo_objects import Mapping, Objects, Spot, duration_text
+from gateway.contract.openslo_objects import Objects, Outline, Spot, duration_text
 from gateway.contract.slo import SHORT_SLOTS_MIN, slot_s_of
 
 TARGET: Final = "alertmanager"
@@ -35,7 +35,7 @@ _REFUSED: Final = (
 Spec = TypeVar("Spec", PolicySpec, ConditionSpec, TargetSpec)
 
 
-def map_policies(policies: Sequence[PolicyUse], spot: Spot, objects: Objects, to: Mapping) -> bool:
+def map_policies(policies: Sequence[PolicyUse], spot: Spot, objects: Objects, to: Outline) -> bool:
     """Put the pairs of all policies; answer whether all could be mapped."""
     is_whole = True
     to.mark(("alerts",), spot)
@@ -71,7 +71,7 @@ def _resolve(
     return found, entry.spot.at("spec")
 
 
-def _put_policy(index: int, policy: PolicySpec, spot: Spot, objects: Objects, to: Mapping) -> bool:
+def _put_policy(index: int, policy: PolicySpec, spot: Spot, objects: Objects, to: Outline) -> bool:
     is_whole = True
     for key, why in _REFUSED:
         if getattr(policy, key):
@@ -102,7 +102,7 @@ def _put_policy(index: int, policy: PolicySpec, spot: Spot, objects: Objects, to
     return found is not None and _put_condition(index, *found, to) and is_whole
 
 
-def _put_condition(index: int, spec: ConditionSpec, spot: Spot, to: Mapping) -> bool:
+def _put_condition(index: int, spec: ConditionSpec, spot: Spot, to: Outline) -> bool:
     condition, at = spec.condition, spot.at("condition")
     is_whole = True
 
