@@ -7,17 +7,27 @@ judgements. Everything that is counted is an integer and merges by adding.
 Cost: about a hundred numpy calls for each batch, none of them per span in Python.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from gateway.batch import NO_CONTRACT, NO_SERIES, Anomaly, AnomalyKind, Batch, Findings
+from gateway.batch import (
+    NO_CONTRACT,
+    NO_SERIES,
+    Anomaly,
+    AnomalyKind,
+    Batch,
+    Findings,
+    Parcel,
+    Signal,
+)
 from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import views
-from gateway.measure.devices import TIME_NS_MAX, Devices
+from gateway.measure.devices import TIME_NS_MAX
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -27,18 +37,27 @@ from gateway.measure.evidence import (
     Sample,
     thinned,
 )
+from gateway.measure.fleet import Fleet
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
 from gateway.measure.snapshot import Counters, SeriesView, Snapshot
-from gateway.measure.state import Array, Int64, State, part, prefixed
+from gateway.measure.state import (
+    Array,
+    Int64,
+    State,
+    pack_json,
+    part,
+    prefixed,
+    unpack_json,
+)
 from gateway.measure.streams import Streams
 from gateway.measure.streamstate import load as load_streams
 from gateway.measure.streamstate import save as save_streams
 from gateway.measure.watch import Watch
-from gateway.otlp import columns
+from gateway.otlp import columns, events
 from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
@@ -62,8 +81,9 @@ class Measure:
         self._matcher = Matcher(plan)
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
-        self.devices = Devices(plan, settings)
         self.objectives = Objectives(plan, settings)
+        self.fleet = Fleet(plan, settings, self.objectives)
+        self.devices = self.fleet.devices
         self.streams = Streams(plan, settings)
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
@@ -74,9 +94,14 @@ class Measure:
             streams=self.streams,
             objectives=self.objectives,
             devices=self.devices,
+            causes=self.fleet.causes,
             recent=self._recent,
             bad=self._bad,
+            turn=(self.fleet.judged,),
+            due=(self.fleet.due,),
+            troubles=(self.fleet.troubles,),
         )
+        self.unusable: Counter[str] = Counter()  # declarations, by reason
         self.now_ns = 0
         self.clamped = 0
 
@@ -115,9 +140,18 @@ class Measure:
                 arrival_ns=arrival_ns[at],
                 device=device[at],
             )
-            self.devices.infer(batch, runs, matched, series, self.series.names)
             self._count(batch, some)
             self.streams.learn()
+        if self.fleet.infer(
+            batch,
+            runs,
+            contract=matched,
+            series=series,
+            names=self.series.names,
+            failed=failed,
+            event_ns=event_ns,
+        ):
+            anomalies += self._tell_violations(batch.arrival_ns)
         return Findings(
             contract=inherit(batch, matched),
             series=series,
@@ -129,6 +163,21 @@ class Measure:
             series_names=self.series.names,
             anomalies=tuple(anomalies),
         )
+
+    def hear(self, parcel: Parcel) -> tuple[Anomaly, ...]:
+        """Take what metrics and logs say of devices and what logs declare, after their batch."""
+        self.fleet.hear(parcel)
+        if parcel.signal is not Signal.LOGS:
+            return ()
+        found = events.read(parcel, self.settings.deployers)
+        self.unusable.update(found.unreadable)
+        if self.fleet.declare(found, parcel.arrival_ns):
+            return tuple(self._tell_violations(parcel.arrival_ns))
+        return ()
+
+    def _tell_violations(self, now_ns: int) -> list[Anomaly]:
+        """Page at once: nothing about integrity waits for a watermark."""
+        return self.watch.tell(self.fleet.health.integrity.troubles(), now_ns)
 
     def contracts(self, batch: Batch) -> Int16:
         """Find the contract of each row without counting anything. Shape: (spans,)."""
@@ -215,8 +264,9 @@ class Measure:
             return []
         self.now_ns = now_ns
         self.latency.turn(now_ns)
-        self.devices.turn(now_ns)
-        return self.watch.turn(now_ns)
+        told = self.watch.turn(now_ns)
+        self.fleet.turn(now_ns)
+        return told
 
     def promote(self, model: str, version: str, signal: str) -> str:
         """Make the candidate baseline of a signal its baseline, and return its digest.
@@ -280,7 +330,8 @@ class Measure:
             "clock": np.array([self.now_ns, self.clamped], dtype=np.int64),
             **prefixed("series", self.series.state()),
             **prefixed("latency", self.latency.state(count)),
-            **prefixed("devices", self.devices.state()),
+            **prefixed("fleet", self.fleet.state()),
+            "unusable": pack_json(dict(self.unusable)),
             **prefixed("objectives", self.objectives.state()),
             **prefixed("streams", save_streams(self.streams)),
             **prefixed("episodes", self.watch.episodes.state()),
@@ -305,7 +356,8 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
-        self.devices.restore(part("devices", state))
+        self.fleet.restore(part("fleet", state))
+        self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))
         load_streams(self.streams, part("streams", state))
         self.watch.episodes.restore(part("episodes", state))

@@ -29,6 +29,8 @@ class MeasureSettings:
     # How long a drift or a burn must be gone before its anomaly is resolved.
     drift_quiet_s: float = 3600.0
     slo_quiet_s: float = 600.0
+    # Identities that may declare rollouts, batch jobs and acknowledgements.
+    deployers: frozenset[str] = frozenset()
 
     @property
     def drift_tick_ns(self) -> int:

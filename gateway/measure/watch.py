@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.batch import NO_CONTRACT, Anomaly, AnomalyKind, Severity
 from gateway.contract.plan import Plan
+from gateway.measure.causes import Causes
 from gateway.measure.devices import Devices
 from gateway.measure.drift import Alarm
 from gateway.measure.episodes import Episodes, anomaly_id
@@ -45,8 +46,11 @@ class Watch:
         streams: Streams,
         objectives: Objectives,
         devices: Devices,
+        causes: Causes,
         recent: Ring,
         bad: Ring,
+        turn: Sequence[Callable[[int], None]] = (),
+        due: Sequence[Callable[[int], None]] = (),
         troubles: Sequence[Troubles] = (),
     ) -> None:
         self.plan = plan
@@ -56,6 +60,9 @@ class Watch:
         self.objectives = objectives
         self.devices = devices
         self.episodes = Episodes()
+        self._causes = causes
+        self._turn = tuple(turn)
+        self._due = tuple(due)
         self._troubles = tuple(troubles)
         self._recent = recent
         self._bad = bad
@@ -63,7 +70,11 @@ class Watch:
         self._quiet_slo_ns = round(settings.slo_quiet_s * SECOND_NS)
 
     def turn(self, now_ns: int) -> list[Anomaly]:
-        """Close ticks and judge SLOs up to a time; return what is raised, louder or resolved."""
+        """Close ticks and judge SLOs up to a time; return what is raised, louder or resolved.
+
+        What other parts see of time moves with each judged slot, and is counted at whole minutes,
+        so that one long step comes to the same as many short ones.
+        """
         anomalies = [
             anomaly
             for alarm in self.streams.turn(now_ns)
@@ -71,8 +82,12 @@ class Watch:
         ]
         anomalies += self._quiet_drifts(now_ns)
         for at_ns, burns in self.objectives.turn(now_ns):
+            for move in self._turn:
+                move(at_ns)
             anomalies += self._judged(at_ns, burns)
             if at_ns % TROUBLES_NS == 0:
+                for count in self._due:
+                    count(at_ns)
                 found = [trouble for part in self._troubles for trouble in part(at_ns)]
                 anomalies += self.tell(found, at_ns)
                 anomalies += self._quiet_troubles(found, at_ns)
@@ -196,7 +211,8 @@ class Watch:
             for series in range(len(self.series))
             if self.series.contract[series] == contract
         ]
-        return burn_anomaly(burn, self.objectives, samples, self.devices.names)
+        team = self._causes.team_of(contract)
+        return burn_anomaly(burn, self.objectives, samples, self.devices.names, team)
 
 
 def _drift_key(key: tuple[str, str, str]) -> str:

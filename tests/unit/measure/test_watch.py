@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from gateway.batch import NO_CONTRACT, AnomalyKind, Severity, Team
+from gateway.measure.causes import Causes
 from gateway.measure.devices import Devices
 from gateway.measure.evidence import Ring
 from gateway.measure.series import SeriesTable
@@ -34,7 +35,8 @@ class World:
             series=SeriesTable(found, 4),
             streams=streams,
             objectives=Objectives(found, settings),
-            devices=Devices(found, 4),
+            devices=Devices(found, MeasureSettings(devices_max=4)),
+            causes=Causes(found),
             recent=Ring(4, streams.places),
             bad=Ring(4, streams.places),
             troubles=[self.troubles],
