@@ -30,6 +30,7 @@ from gateway.measure.streams import Streams
 # The index counts as gone when its upper end is below the tolerance or below this many standard
 # errors of what an unchanged signal shows.
 NOISE_SD: Final = 3.0
+NOT_RUN: Final = ("", "", "")  # model, version, accelerator of a device without inferences
 
 
 def is_back(plan: Plan, streams: Streams, number: int) -> bool:
@@ -153,6 +154,7 @@ def slo_views(objectives: Objectives) -> tuple[SloView, ...]:
 def devices_view(devices: Devices) -> DevicesView:
     """Copy the devices."""
     count = len(devices)
+    newest = devices.models.newest()
     return DevicesView(
         names=devices.names,
         last_event_ns=devices.last_event_ns[:count].copy(),
@@ -160,4 +162,11 @@ def devices_view(devices: Devices) -> DevicesView:
         spans=devices.spans[:count].copy(),
         bytes=devices.bytes[:count].copy(),
         least_delay_ns=devices.offsets_ns(),
+        jitter_ns=devices.jitter_ns(),
+        last_inference_ns=devices.last_inference_ns[:count].copy(),
+        items=devices.items[:count].copy(),
+        invalid=devices.invalid[:count].copy(),
+        future=devices.future[:count].copy(),
+        invalid_readings=devices.invalid_readings[:count].copy(),
+        runs=tuple(newest.get(at, NOT_RUN) for at in range(count)),
     )

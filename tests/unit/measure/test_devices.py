@@ -4,6 +4,7 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.measure.devices import NO_DELAY, OTHER, Devices, merge
+from gateway.measure.measure import Measure
 from gateway.measure.settings import MeasureSettings
 from gateway.otlp.readings import Heard
 from tests.unit.measure.build import (
@@ -235,3 +236,17 @@ def test_a_device_is_dismissed_by_its_name() -> None:
     assert devices.dismiss("a", START_NS + 5)
     assert not devices.dismiss("b", START_NS + 5)
     assert int(devices.dismissed_ns[index_of(devices, "a")]) == START_NS + 5
+
+
+def test_the_view_shows_what_each_device_runs() -> None:
+    measure = Measure(PLAN, MeasureSettings())
+    about = {"device.id": "a", "edgeai.model.version": "2.1"}
+    own = {"edgeai.model.name": "damage-net", "edgeai.accelerator.type": "npu"}
+    body = request([span(1, attributes=own)], about)
+    measure.observe(batch(PLAN, payload(body)))
+    measure.devices.hear([heard("b", START_NS - 5)], START_NS)
+    view = measure.snapshot().devices
+    assert view.names == (OTHER, "a", "b")
+    assert view.runs == (("", "", ""), ("damage-net", "2.1", "npu"), ("", "", ""))
+    assert view.last_inference_ns.tolist() == [0, START_NS, 0]
+    assert view.jitter_ns.tolist() == [NO_DELAY, 0, 0]
