@@ -206,7 +206,6 @@ class Measure:
             return []
         self.now_ns = now_ns
         self.latency.turn(now_ns)
-        self.devices.turn(now_ns)
         return self.watch.turn(now_ns)
 
     def promote(self, model: str, version: str, signal: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.batch import Anomaly
+from gateway.measure.placement import Newest
 from gateway.measure.state import Int64
 
 
@@ -125,8 +126,7 @@ class SloView:
 class DevicesView:
     """Shape: all (devices,). Units: ns; NO_DELAY where no delay or jitter can be told.
 
-    last_event_ns and last_arrival_ns are of anything heard, last_inference_ns is an arrival. `runs`
-    is model, version and accelerator of the newest inference, empty texts where there is none.
+    last_event_ns and last_arrival_ns are of anything heard, last_inference_ns is an arrival.
     """
 
     names: tuple[str, ...]
@@ -141,7 +141,7 @@ class DevicesView:
     invalid: Int64  # spans that end before they start, or never
     future: Int64  # spans that end too far in the future
     invalid_readings: Int64
-    runs: tuple[tuple[str, str, str], ...]
+    newest: Newest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,6 @@ from gateway.measure.streams import Streams
 # The index counts as gone when its upper end is below the tolerance or below this many standard
 # errors of what an unchanged signal shows.
 NOISE_SD: Final = 3.0
-NOT_RUN: Final = ("", "", "")  # model, version, accelerator of a device without inferences
 
 
 def is_back(plan: Plan, streams: Streams, number: int) -> bool:
@@ -154,7 +153,6 @@ def slo_views(objectives: Objectives) -> tuple[SloView, ...]:
 def devices_view(devices: Devices) -> DevicesView:
     """Copy the devices."""
     count = len(devices)
-    newest = devices.models.newest()
     return DevicesView(
         names=devices.names,
         last_event_ns=devices.last_event_ns[:count].copy(),
@@ -168,5 +166,5 @@ def devices_view(devices: Devices) -> DevicesView:
         invalid=devices.invalid[:count].copy(),
         future=devices.future[:count].copy(),
         invalid_readings=devices.invalid_readings[:count].copy(),
-        runs=tuple(newest.get(at, NOT_RUN) for at in range(count)),
+        newest=devices.models.newest(count),
     )

@@ -55,6 +55,7 @@ class Watch:
         ]
         anomalies += self._quiet_drifts(now_ns)
         for at_ns, burns in self.objectives.turn(now_ns):
+            self.devices.turn(at_ns)
             anomalies += self._judged(at_ns, burns)
         return anomalies
 
