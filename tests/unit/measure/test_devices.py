@@ -251,3 +251,16 @@ def test_the_view_shows_what_each_device_runs() -> None:
     assert ran == [("", "", ""), ("damage-net", "2.1", "npu"), ("", "", "")]
     assert view.last_inference_ns.tolist() == [0, START_NS, 0]
     assert view.jitter_ns.tolist() == [NO_DELAY, 0, 0]
+
+
+def test_a_batch_without_spans_changes_nothing() -> None:
+    devices, empty = some(), batch(PLAN)
+    before = devices.state()
+    runs = devices.find(empty)
+    none = np.zeros(0, dtype=np.int64)
+    devices.add(empty, runs, none, none)
+    devices.infer(empty, runs, none, none, ())
+    devices.hear([], START_NS)
+    assert len(runs.start) == len(runs.count) == len(runs.device) == 0
+    after = devices.state()
+    assert all(np.array_equal(array, after[name]) for name, array in before.items())
