@@ -212,8 +212,10 @@ class Client:
         if hint_s is not None or self._stopping.is_set():
             await asyncio.sleep(delay_s)
             return
+        # Not `wait_for`, which loses a cancellation that comes together with the event.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
 
     def _give_up(self) -> None:
         if self._task is not None:
