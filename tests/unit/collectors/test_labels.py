@@ -1,12 +1,13 @@
 """Labels arrive once, over stops, restarts, growing files and refusals."""
 
 import json
+import os
 import random
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -227,6 +228,41 @@ def test_command_reads_a_pipe_and_says_what_was_bad() -> None:
     told = json.loads(done.stdout)
     assert (told["labels"], told["bad"], told["stopped"]) == (2, {"not_csv_or_json": 1}, None)
     assert "stdin:2: not a JSON object" in done.stderr
+
+
+def test_command_draws_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text("".join(f"{jsonl(n)}\n" for n in range(50)))
+    terminal, end = os.openpty()
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        # A terminal whose other end was closed gives an error instead of an end.
+        with suppress(OSError):
+            while piece := os.read(terminal, 65_536):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with otlp_sink() as sink:
+            done = subprocess.run(
+                [sys.executable, "-m", "collectors.labels", str(file), "--endpoint", sink.http_url],
+                cwd=ROOT,
+                env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+                stderr=end,
+                timeout=RUN_S,
+                check=False,
+            )
+    finally:
+        os.close(end)
+        reader.join()
+        os.close(terminal)
+    told = b"".join(pieces).decode()
+    assert done.returncode == 0
+    size = f"{file.stat().st_size / 1000:.1f}"
+    assert f"{size}/{size} kB" in told
+    assert "50 labels were taken" in told
 
 
 def test_command_ends_with_0_when_all_was_taken(tmp_path: Path) -> None:
