@@ -10,14 +10,20 @@ import queue
 import selectors
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from tests.laws.journal_disk import CrashError
 
 START_NS: Final = 1_760_000_000 * 10**9
 # More turns of the loop than any schedule needs: who needs more waits for what never comes.
 STEPS_MAX: Final = 200_000
+
+
+Arguments = TypeVarTuple("Arguments")
+Made = TypeVar("Made")
 
 
 class YieldError(BaseException):
@@ -65,13 +71,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.clock.now_s
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        """There is one thread."""
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """Call soon: there is one thread."""
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[Unpack[Arguments]], Made],
+        *args: *Arguments,
+    ) -> asyncio.Future[Made]:
         """Queue work in a simulated thread; work for any thread is done at once."""
-        future = self.create_future()
+        future: asyncio.Future[Made] = self.create_future()
         if not isinstance(executor, Thread):
             future.set_result(func(*args))
             return future
@@ -141,7 +157,7 @@ class Job:
         return self.value
 
 
-class Thread:
+class Thread(Executor):
     """An executor with one thread: jobs run in order, each some virtual time after it could."""
 
     def __init__(self, loop: VirtualLoop, life: Life, delay_s: Callable[[], float]) -> None:
@@ -151,7 +167,7 @@ class Thread:
         self._jobs: deque[Job] = deque()
         self._is_due = False
 
-    def submit(self, work: Callable[..., Any], *args: Any) -> Job:
+    def submit(self, work: Callable[..., Any], /, *args: Any, **_: Any) -> Any:
         job = Job(self, lambda: work(*args))
         self._jobs.append(job)
         self._plan()
@@ -165,13 +181,13 @@ class Thread:
             job.value = job.work()
         except CrashError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  as an executor does
             job.error = error
         job.is_done = True
         for each in job.tell:
             each(job)
 
-    def shutdown(self, *, wait: bool = True) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         while wait and self._jobs and self._life.alive:
             self.run_one()
 

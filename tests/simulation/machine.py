@@ -245,6 +245,4 @@ class Segments:
 
 def numbers_in(directory: Path, segments: Sequence[Segment]) -> list[int]:
     """Read the numbers of all spans that the catalogue's segments hold."""
-    return [
-        int(word) for each in segments for word in (directory / each.path).read_text().split()
-    ]
+    return [int(word) for each in segments for word in (directory / each.path).read_text().split()]

@@ -65,9 +65,7 @@ class Destination:
         if self.rng.random() < 0.5:
             self._take(life, frame, numbers, heard=False)
             raise DeliveryError("connection reset", permanent=False)
-        raise DeliveryError(
-            "HTTP 503", permanent=False, retry_after_s=self.rng.choice(HINTS_S)
-        )
+        raise DeliveryError("HTTP 503", permanent=False, retry_after_s=self.rng.choice(HINTS_S))
 
     def _refuse(self, life: Life, frame: Any, numbers: list[int]) -> Sent:
         kind = self.rng.randrange(3)

@@ -19,14 +19,15 @@ from tests.simulation.world import Prepared, World
 ACTIONS_MAX: Final = 14
 SHRINK_RUNS_MAX: Final = 60
 PAUSES_S: Final = (0.001, 0.02, 0.3, 3.0)
-OUTAGES_S: Final = (5.0, 60.0, 600.0, 2 * 3600.0)
-JUMPS_S: Final = (-1800.0, -90.0, -1.0, 1.0, 90.0, 1800.0)
+OUTAGES_S: Final = (5.0, 5.0, 60.0, 60.0, 600.0, 2 * 3600.0)
+JUMPS_S: Final = (-600.0, -90.0, -1.0, 1.0, 90.0, 600.0)
 ILL_S: Final = (0.5, 5.0, 60.0)
 RATES: Final = (0.02, 0.2, 1.0)
+GATHER_S: Final = 10.0
 STEPS: Final = 60  # a process that is to die does so within so many
 
-# What may happen, and how often.
-WEIGHTS: Final = {
+# What may happen, and how often: of all kinds, mostly to the storage, mostly on the network.
+MIXED: Final = {
     "send": 10,
     "pass": 4,
     "core": 6,
@@ -36,12 +37,16 @@ WEIGHTS: Final = {
     "full": 1,
     "trouble": 2,  # of the destination
     "down": 1,
+    "backlog": 1,  # frames gather while the destination is down
     "clock": 2,
     "die": 4,  # within some steps
     "kill": 2,
     "cut": 2,
     "stop": 1,
 }
+STORAGE: Final = {"send": 6, "core": 4, "seal": 4, "ill": 3, "die": 6, "kill": 1, "cut": 2}
+NETWORK: Final = {"backlog": 4, "trouble": 5, "pass": 3, "send": 2, "core": 2, "die": 1}
+KINDS: Final = (MIXED, MIXED, STORAGE, NETWORK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class Outcome:
     error: BaseException | None = None
     at: int = 0  # how many actions had begun
     counts: Counter[str] = field(default_factory=Counter)
+    steps: int = 0  # of all processes
 
     def told(self) -> str:
         """Say what a person needs to repeat it."""
@@ -76,7 +82,8 @@ class Outcome:
 def draw(seed: int) -> tuple[Action, ...]:
     """Draw the actions of a schedule."""
     rng = random.Random(f"actions {seed}")
-    names = rng.choices(tuple(WEIGHTS), weights=tuple(WEIGHTS.values()), k=rng.randint(2, ACTIONS_MAX))
+    kind, count = rng.choice(KINDS), rng.randint(2, ACTIONS_MAX)
+    names = rng.choices(tuple(kind), weights=tuple(kind.values()), k=count)
     return tuple(Action(name=name, values=_values(name, rng)) for name in names)
 
 
@@ -95,6 +102,8 @@ def _values(name: str, rng: random.Random) -> tuple[Any, ...]:
         return (rng.choice(RATES), rng.choice((0.0, 0.0, 0.3)))
     if name == "down":
         return (rng.choice(OUTAGES_S),)
+    if name == "backlog":
+        return (rng.randint(3, 8),)
     if name == "clock":
         return (rng.choice(JUMPS_S),)
     bombs = tuple(rng.randint(1, STEPS) for _ in range(rng.choice((0, 0, 0, 1, 2))))
@@ -125,12 +134,12 @@ def simulate(seed: int, actions: Sequence[Action], folder: Path, site: Prepared)
     try:
         with world.installed():
             loop.run_until_complete(_run(world, outcome))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever it is, it is what was found
         outcome.error = error
     finally:
         logger.setLevel(before)
         loop.close()
-    outcome.counts = Counter(world.counts)
+    outcome.counts, outcome.steps = Counter(world.counts), world.steps
     return outcome
 
 
@@ -193,6 +202,8 @@ async def _do(world: World, action: Action) -> None:
     elif action.name == "down":
         world.destination.down_until_s = clock.now_s + values[0]
         await loop.pause(values[0])
+    elif action.name == "backlog":
+        await _gather(world, values[0])
     elif action.name == "clock":
         clock.offset_s += values[0]
     elif action.name == "die":
@@ -204,6 +215,17 @@ async def _do(world: World, action: Action) -> None:
     else:
         await world.stop()
         await world.start()
+
+
+async def _gather(world: World, frames: int) -> None:
+    """Flush one group after the other while the destination is down."""
+    loop = world.loop
+    world.destination.down_until_s = loop.time() + GATHER_S
+    for _ in range(frames):
+        world.send(1)
+        await loop.pause(0.05)
+        world.turn(batches=10, idles=2)
+    await loop.pause(GATHER_S)
 
 
 def shrink(failed: Outcome, folder: Path, site: Prepared) -> Outcome:

@@ -142,7 +142,9 @@ def numbers_of(signal: Signal, raw: bytes) -> list[int]:
 
 def numbers_of_frame(signal: Signal, body: bytes) -> list[int]:
     """Read the numbers of all items of a frame as it is sent."""
-    return numbers_of(signal, zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 24))
+    return numbers_of(
+        signal, zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 24)
+    )
 
 
 def _numbers(signal: Signal, request: Any) -> Iterator[int]:
