@@ -117,10 +117,8 @@ def _values(name: str, rng: random.Random) -> tuple[Any, ...]:
 def simulate(seed: int, actions: Sequence[Action], folder: Path, site: Prepared) -> Outcome:
     """Run a schedule."""
     outcome = Outcome(seed=seed, actions=actions)
-    target = folder / "world"
-    target.mkdir()
     loop = VirtualLoop()
-    world = World(seed, target, site, loop)
+    world = World(seed, folder, site, loop)
 
     def note(_loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -8,7 +8,6 @@ import ast
 import asyncio
 import queue
 import random
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,9 +33,10 @@ from gateway.forward.outbox import Outbox
 from gateway.forward.records import Cause
 from gateway.forward.sender import Forwarder
 from gateway.home import Home
+from gateway.journal import checkpoint as checkpoint_module
 from gateway.journal import log as log_module
 from gateway.journal import segment as segment_module
-from gateway.journal.checkpoint import SCHEMA, Checkpoint
+from gateway.journal.checkpoint import SCHEMA, Checkpoint, unpack_arrays
 from gateway.journal.cipher import Keys
 from gateway.journal.commit import GroupCommit
 from gateway.journal.log import GroupRecord, Journal
@@ -80,6 +80,14 @@ DRAIN_TURN_S: Final = 5.0
 STARTED_NS: Final = START_NS - 60_000_000_000
 # Below this the arrivals of a schedule count requests, so that each is there once.
 STAMP_NS: Final = 1_000_000
+
+# Half of the time of a start is the same few states, read again.
+_unpack_once = lru_cache(64)(unpack_arrays)
+
+
+def _unpacked(blob: bytes) -> dict[str, Any]:
+    return {name: array.copy() for name, array in _unpack_once(blob).items()}
+
 
 _literal = lru_cache(1 << 12)(ast.literal_eval)
 
@@ -223,7 +231,7 @@ class World:
         self.keys = Keys([JOURNAL_KEY] if self.rng.random() < 0.2 else [])
         self.home = Home(folder / "data")
         for each in (self.home.root, self.home.store, self.home.quarantine):
-            each.mkdir()
+            each.mkdir(exist_ok=True)
         self.life = Life()
         self.steps = 0  # of the processes before
         self.site: Site | None = None
@@ -283,6 +291,7 @@ class World:
                 (segment_module, "secrets", secrets),
                 (store_module, "segment", Segments(self.health, lambda: self.life)),
                 (halve, "SPLIT_BYTES_MIN", 0),
+                (checkpoint_module, "unpack_arrays", _unpacked),
                 (ast, "literal_eval", _literal),  # of the headers of arrays, always the same few
             ):
                 stack.enter_context(patch.object(module, name, each))
@@ -291,7 +300,10 @@ class World:
             finally:
                 for connection in self.database.connections:
                     connection.close()
-                shutil.rmtree(self.folder)
+                for folder in (self.home.root, self.home.store, self.home.quarantine):
+                    for path in folder.iterdir():
+                        if path.is_file():
+                            path.unlink()
 
     def _queue(self) -> CoreQueue:
         made = self.core_queue = CoreQueue(self.loop.clock, self.life)
