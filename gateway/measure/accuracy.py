@@ -67,7 +67,7 @@ class Accuracy:
     def __init__(self) -> None:
         self.counts = np.zeros((0, 2), dtype=np.int64)
         self._cells = np.zeros((0, SLOTS, 2), dtype=np.int64)
-        self._head = 0
+        self.head = 0  # hours of the epoch
         # Counts by group, predicted and true class; the rest is (group, UNSEEN, UNSEEN).
         self.pairs: dict[tuple[int, int, int], int] = {}
         self._known: dict[int, set[int]] = {}
@@ -79,11 +79,11 @@ class Accuracy:
 
     def advance(self, now_ns: int) -> None:
         """Move the end of the windows forward."""
-        steps = now_ns // HOUR_NS - self._head
+        steps = now_ns // HOUR_NS - self.head
         if steps <= 0:
             return
-        self._head += steps
-        fresh = self._head + AHEAD_HOURS - np.arange(min(steps, SLOTS))
+        self.head += steps
+        fresh = self.head + AHEAD_HOURS - np.arange(min(steps, SLOTS))
         self._cells[:, fresh % SLOTS] = 0
 
     def add(
@@ -92,8 +92,8 @@ class Accuracy:
         """Count a prediction whose truth is known, or take one back with `by` -1."""
         wrong = int(predicted != label)
         self.counts[group, wrong] += by
-        slot = min(event_ns // HOUR_NS, self._head + AHEAD_HOURS)
-        if slot > self._head + AHEAD_HOURS - SLOTS:
+        slot = min(event_ns // HOUR_NS, self.head + AHEAD_HOURS)
+        if slot > self.head + AHEAD_HOURS - SLOTS:
             self._cells[group, slot % SLOTS, wrong] += by
         pair = (group, self._class(contract, predicted), self._class(contract, label))
         self._count_pair(pair, contract, by)
@@ -112,13 +112,13 @@ class Accuracy:
 
     def window(self, group: int, hours: int) -> tuple[int, int]:
         """Return right and wrong of the last hours, with what lies ahead of the clock."""
-        slots = self._head + AHEAD_HOURS - np.arange(hours + AHEAD_HOURS)
+        slots = self.head + AHEAD_HOURS - np.arange(hours + AHEAD_HOURS)
         right, wrong = self._cells[group, slots % SLOTS].sum(axis=0).tolist()
         return right, wrong
 
     def state(self, groups: int, text: Callable[[int, int], str | None]) -> State:
         """Copy the counts of the first groups; `text` names the class of a group's code."""
-        newest = self._head + AHEAD_HOURS
+        newest = self.head + AHEAD_HOURS
         order = (newest - np.arange(SLOTS)) % SLOTS
         pairs = {
             (group, text(group, predicted), text(group, label)): count
@@ -127,7 +127,7 @@ class Accuracy:
         return {
             "counts": self.counts[:groups].copy(),
             "cells": self._cells[:groups][:, order].copy(),
-            "head": np.array([self._head], dtype=np.int64),
+            "head": np.array([self.head], dtype=np.int64),
             "pairs": pack_json([list(pair) for pair in pairs]),
             "pair_counts": np.array(list(pairs.values()), dtype=np.int64),
         }
@@ -141,9 +141,9 @@ class Accuracy:
         """Put counts back; `code` codes a class of a group, UNSEEN_CLASS if it has gone."""
         groups = len(state["counts"])
         self.reserve(groups)
-        self._head = int(state["head"][0])
+        self.head = int(state["head"][0])
         self.counts[:groups] = state["counts"]
-        order = (self._head + AHEAD_HOURS - np.arange(SLOTS)) % SLOTS
+        order = (self.head + AHEAD_HOURS - np.arange(SLOTS)) % SLOTS
         self._cells[:groups, order] = state["cells"]
         for (group, *texts), count in zip(
             unpack_json(state["pairs"]), state["pair_counts"].tolist(), strict=True

@@ -40,7 +40,7 @@ class Classes:
     values: tuple[str, ...]
     low: int
     high: int
-    lane: LaneKey | None
+    lane: Lane | None  # on which enums and truth values are counted
 
     def maybe_code(self, value: str | float | bool) -> int | None:
         """Return the code of a label's value, None when it is no class."""
@@ -63,17 +63,23 @@ class Classes:
     ) -> Array:
         """Read what inferences predicted. Shape: (rows,); rows None for all spans.
 
-        Enums and truth values are taken from the lane that has counted them already.
+        Enums and truth values are taken from the lane that has counted them already; there is
+        none while all inferences of the contract count in the series that is shared.
         """
-        for lane, found in zip(lanes, bins, strict=True):
-            if lane.key == self.lane:
-                codes = np.arange(lane.grid.width, dtype=np.int32)
-                codes[lane.grid.missing] = NO_PREDICTION
-                codes[lane.grid.odd] = UNSEEN_CLASS
-                of_rows: Array = codes[found]
-                return of_rows
+        if self.lane is not None:
+            grid = self.lane.grid
+            counted = (each for lane, each in zip(lanes, bins, strict=True) if self.is_on(lane))
+            found = next(counted, None)
+            codes = np.arange(grid.width, dtype=np.int32)
+            codes[grid.missing], codes[grid.odd] = NO_PREDICTION, UNSEEN_CLASS
+            of_rows: Array = codes[self.lane.bins(batch, rows) if found is None else found]
+            return of_rows
         at = batch.slots[self.slot] if rows is None else batch.slots[self.slot][rows]
         return self.codes_of_numbers(numbers_at(batch.span_attributes, at), at < 0)
+
+    def is_on(self, lane: Lane) -> bool:
+        """Tell whether a lane counts this prediction."""
+        return self.lane is not None and lane.key == self.lane.key
 
     def codes_of_numbers(self, values: Array, missing: Array) -> Array:
         """Code whole numbers; others are no class. Shape: (rows,)."""
@@ -110,5 +116,5 @@ def classes_of(contract: Contract, signal: ContractSignal, slot: int) -> Classes
         values=values.get(signal.type, ()),
         low=max(CODE_MIN, int(np.ceil(low))),
         high=min(CODE_MAX, int(np.floor(high))),
-        lane=LaneKey(slot=slot, type=signal.type, grid=grid) if grid and has_lane else None,
+        lane=Lane(LaneKey(slot=slot, type=signal.type, grid=grid)) if grid and has_lane else None,
     )

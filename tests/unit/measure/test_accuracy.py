@@ -84,7 +84,7 @@ def count(counts: Accuracy, row: list[int], by: int) -> None:
 def test_windows_equal_a_recount(seed: int) -> None:
     counts = Accuracy()
     played = play(counts, np.random.default_rng(seed), EVENTS)
-    head = counts._head
+    head = counts.head
     for group in range(3):
         mine = [row for row in played if row[0] == group]
         assert counts.counts[group, 0] == sum(row[2] == row[3] for row in mine)
