@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals, slo
+from benchmarks import backlog, decode, durable, ingest, labels, overload, pipeline, signals, slo
 from benchmarks.report import Report, machine, plain, render
 
 
@@ -44,6 +44,8 @@ QUICK_S: Final = {
     "ingest": 1.0,
     "durable": 1.0,
 }
+LABELS_S: Final = {Length.QUICK: 0.05, Length.USUAL: 1.0, Length.WHOLE: 2.0}
+QUICK_TABLE_ROWS: Final = 1 << 14
 QUICK_SEGMENT_SPANS: Final = 20_480
 QUICK_WARM_S: Final = 0.5
 # Seconds of overload, seconds of the measuring before it, processes of clients.
@@ -69,6 +71,12 @@ def _run_signals(length: Length) -> Report:
 
 def _run_slo(length: Length) -> Report:
     return slo.run(budget_s=(QUICK_S if length is Length.QUICK else FULL_S)["slo"])
+
+
+def _run_labels(length: Length) -> Report:
+    if length is Length.QUICK:
+        return labels.run(budget_s=LABELS_S[length], table_rows=QUICK_TABLE_ROWS)
+    return labels.run(budget_s=LABELS_S[length])
 
 
 def _run_pipeline(length: Length) -> Report:
@@ -102,6 +110,7 @@ BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "decode": _run_decode,
     "signals": _run_signals,
     "slo": _run_slo,
+    "labels": _run_labels,
     "pipeline": _run_pipeline,
     "ingest": _run_ingest,
     "durable": _run_durable,
