@@ -24,7 +24,8 @@ from gateway.config import SiteConfig, load_site
 from gateway.contract.check import exit_code, inspect
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
-from gateway.contract.render import render, render_slos
+from gateway.contract.render import render
+from gateway.contract.tell import tell
 from gateway.errors import InvalidConfigError, WeirError
 from gateway.terminal import commands
 
@@ -111,12 +112,11 @@ def check(
     output: Annotated[
         str, typer.Option("--format", help="text, json or sarif.", metavar="FORMAT")
     ] = "text",
-    *,
-    slos: Annotated[
-        bool, typer.Option("--slos", help="Also print what each SLO can detect, and how fast.")
-    ] = False,
 ) -> None:
-    """Validate site files and contracts: exit 0 clean, 1 findings, 2 unusable input."""
+    """Validate site files and contracts: exit 0 clean, 1 findings, 2 unusable input.
+
+    Also tells of each SLO what error share it can detect, how soon, and what that costs.
+    """
     if output not in ("text", "json", "sarif"):
         raise typer.BadParameter("write text, json or sarif", param_hint="--format")
     seen = inspect(paths, today=datetime.datetime.now(datetime.UTC).date())
@@ -124,9 +124,7 @@ def check(
     from gateway.reload import unusable_files
 
     findings = [*seen.findings, *(each for site in seen.sites for each in unusable_files(site))]
-    print(render(findings, output, __version__))
-    if slos and seen.contracts:
-        print(render_slos(seen.contracts))
+    print(render(findings, output, __version__, tell(seen.contracts)))
     raise typer.Exit(exit_code(findings))
 
 

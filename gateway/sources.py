@@ -367,6 +367,8 @@ def _series(view: SeriesView, now_ns: int) -> api.Series:
                 for each in view.latency.exemplars
             ),
         ),
+        recent=_quantiles(view.latency.recent_s),
+        all_time=_quantiles(view.latency.all_time_s),
         classes={
             value: count
             for signal in view.signals
@@ -374,6 +376,13 @@ def _series(view: SeriesView, now_ns: int) -> api.Series:
         },
         last_event_ns=now_ns,
     )
+
+
+def _quantiles(found_s: Sequence[float]) -> api.Quantiles | None:
+    if not found_s:
+        return None
+    p50_s, p95_s, p99_s = found_s
+    return api.Quantiles(p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
 
 
 def _slo(view: SloView) -> api.SloState:

@@ -147,6 +147,21 @@ _ALL: Final = (
         help="Duration of inferences before sampling, with an edge at every SLO threshold.",
     ),
     Vital(
+        name="weir_inference_duration_quantile_seconds",
+        type=_GAUGE,
+        unit="seconds",
+        labels=("model", "version", "quantile"),
+        help="Duration that this share of the inferences of the last five to ten minutes did not "
+        "exceed, within 1.6 %.",
+    ),
+    Vital(
+        name="weir_cold_starts_total",
+        type=_COUNTER,
+        unit="",
+        labels=("model", "version"),
+        help="Inferences that had to load their model first.",
+    ),
+    Vital(
         name="weir_slo_window_events",
         type=_GAUGE,
         unit="",

@@ -97,13 +97,26 @@ def measured(snapshot: MeasureSnapshot) -> Iterator[Sample]:
                 name="weir_inference_total", labels={**labels, "outcome": outcome}, value=count
             )
         yield Sample(name="weir_inference_duration_seconds", labels=labels, value=series.duration_s)
+        if series.recent is not None:
+            for quantile, value in (
+                ("0.5", series.recent.p50_s),
+                ("0.95", series.recent.p95_s),
+                ("0.99", series.recent.p99_s),
+            ):
+                yield Sample(
+                    name="weir_inference_duration_quantile_seconds",
+                    labels={**labels, "quantile": quantile},
+                    value=value,
+                )
+        yield Sample(name="weir_cold_starts_total", labels=labels, value=series.cold_starts)
     for slo in snapshot.slos:
         labels = {"model": slo.model, "slo": slo.slo}
-        yield Sample(
-            name="weir_slo_budget_remaining_ratio",
-            labels=labels,
-            value=slo.budget_remaining_ratio,
-        )
+        if slo.budget_remaining_ratio is not None:
+            yield Sample(
+                name="weir_slo_budget_remaining_ratio",
+                labels=labels,
+                value=slo.budget_remaining_ratio,
+            )
         for window in slo.windows:
             place = {**labels, "window": window.window}
             if window.burn_rate is not None:

@@ -99,8 +99,17 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantiles:
+    """Durations that 50, 95 and 99 % of inferences do not exceed; each within 1.6 % of one."""
+
+    p50_s: float
+    p95_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One model and version."""
+    """One model and version. `recent` is of the last five to ten minutes."""
 
     model: str
     version: str
@@ -108,6 +117,8 @@ class Series:
     failed: int
     cold_starts: int
     duration_s: Histogram
+    recent: Quantiles | None
+    all_time: Quantiles | None
     classes: Mapping[str, int]
     last_event_ns: int
 
@@ -132,7 +143,7 @@ class SloState:
     objective: float
     window_s: float
     threshold_s: float | None
-    budget_remaining_ratio: float
+    budget_remaining_ratio: float | None
     windows: tuple[SloWindow, ...]
 
 

@@ -17,7 +17,6 @@ from gateway.api.views import (
     ModelView,
     Readiness,
     Slos,
-    quantile,
     respond,
 )
 
@@ -67,9 +66,8 @@ def _model(series: Series) -> ModelView:
         failed=series.failed,
         success_ratio=series.succeeded / total if total else None,
         cold_starts=series.cold_starts,
-        p50_s=quantile(series.duration_s, 0.5),
-        p95_s=quantile(series.duration_s, 0.95),
-        p99_s=quantile(series.duration_s, 0.99),
+        recent=series.recent,
+        all_time=series.all_time,
         classes=series.classes,
         last_event_ns=series.last_event_ns,
     )

@@ -18,7 +18,7 @@ from gateway.api.sources import (
     DeviceState,
     DiveState,
     DriftState,
-    Histogram,
+    Quantiles,
     SloState,
 )
 from gateway.batch import Json
@@ -34,7 +34,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelView:
-    """One model and version. Units: p50_s, p95_s and p99_s seconds."""
+    """One model and version; durations are null where there were no inferences."""
 
     model: str
     version: str
@@ -42,9 +42,8 @@ class ModelView:
     failed: int
     success_ratio: float | None
     cold_starts: int
-    p50_s: float | None
-    p95_s: float | None
-    p99_s: float | None
+    recent: Quantiles | None
+    all_time: Quantiles | None
     classes: Mapping[str, int]
     last_event_ns: int
 
@@ -142,22 +141,6 @@ class Provenance:
     trace_id: str
     claims: tuple[ProvenanceClaim, ...]
     problems: tuple[str, ...]
-
-
-def quantile(histogram: Histogram, q: float) -> float | None:
-    """Estimate a quantile by a straight line inside its bucket; None without events.
-
-    The open bucket answers its lower edge, as Prometheus does.
-    """
-    total = sum(histogram.counts)
-    if total == 0:
-        return None
-    rank, below, low = q * total, 0, 0.0
-    for edge, count in zip(histogram.edges, histogram.counts, strict=False):
-        if count and below + count >= rank:
-            return low + (edge - low) * (rank - below) / count
-        below, low = below + count, edge
-    return low
 
 
 def plain(value: object) -> Json:

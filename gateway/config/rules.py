@@ -53,6 +53,12 @@ class FindingRule(StrEnum):
     SLO_THRESHOLD = "slo-threshold"
     SLO_WINDOW = "slo-window"
     SLO_UNDETECTABLE = "slo-undetectable"
+    SLO_OBJECTIVE = "slo-objective"
+    SLO_ALERTS = "slo-alerts"
+    SLO_ALLOWANCE = "slo-allowance"
+    SLO_LABELS = "slo-labels"
+    LABEL_SIGNAL = "label-signal"
+    COST_FEATURE = "cost-feature"
 
 
 DESCRIPTIONS: Final[dict[FindingRule, str]] = {
@@ -95,7 +101,13 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.DUPLICATE_MODEL: "Two contracts are for the same model.",
     FindingRule.DUPLICATE_MATCH: "Two contracts claim the same spans.",
     FindingRule.METRIC_STREAM: "Metrics of several devices would leave as one series.",
-    FindingRule.SLO_THRESHOLD: "A latency objective needs a threshold, others have none.",
+    FindingRule.SLO_THRESHOLD: "The threshold does not fit what the objective counts.",
     FindingRule.SLO_WINDOW: "The window gives alerts that fire while the objective is kept.",
     FindingRule.SLO_UNDETECTABLE: "The alert of the objective could never fire.",
+    FindingRule.SLO_OBJECTIVE: "This indicator has no share of good events to promise.",
+    FindingRule.SLO_ALERTS: "The objective's own alerts are not sane.",
+    FindingRule.SLO_ALLOWANCE: "Bandwidth needs an allowance of bytes, others have none.",
+    FindingRule.SLO_LABELS: "Label lag can be counted only where labels are due.",
+    FindingRule.LABEL_SIGNAL: "Labels are compared with a prediction that takes few values.",
+    FindingRule.COST_FEATURE: "Feature and features of the cost belong together.",
 }

@@ -12,14 +12,15 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 from gateway.config.rules import FindingRule
 from gateway.config.sections import Duration, Kind, Section, Size
 from gateway.config.site import Knob, describe
-from gateway.config.units import DAY, MINUTE, TIB, parse_date, parse_rate
+from gateway.config.units import DAY, MINUTE, SECOND, TIB, parse_date, parse_rate
 from gateway.config.validate import fault, nearest, show
-from gateway.contract.schema import Action
+from gateway.contract.schema import Action, Indicator
 
 REQUIRED: Final = ("contract", "model", "match", "owner", "purpose", "expires")
 # Specified, and not available yet: they are recognised so that the message is a clear one.
 LATER_ACTIONS: Final = ("mask", "generalize", "shift", "template")
 ACTIONS: Final = tuple(action.value for action in Action)
+INDICATORS: Final = tuple(indicator.value for indicator in Indicator)
 
 
 def _action(value: Any) -> Any:
@@ -34,6 +35,16 @@ def _action(value: Any) -> Any:
         return Action(value)
     advice = nearest(str(word), ACTIONS, what="write one of")
     raise fault(FindingRule.UNKNOWN_VALUE, f"{show(value)} is no action", advice)
+
+
+def _indicator(value: Any) -> Any:
+    """Pass the name of an indicator; for another one name the nearest, and all."""
+    if isinstance(value, str) and value in INDICATORS:
+        return value
+    near = nearest(str(value), INDICATORS)
+    every = f"possible are: {', '.join(INDICATORS)}"
+    advice = f"{near} {every}" if near.startswith("did you mean") else every
+    raise fault(FindingRule.UNKNOWN_VALUE, f"{show(value)} is no indicator", advice)
 
 
 def _date(value: Any) -> Any:
@@ -51,6 +62,19 @@ def _rate(value: Any, info: ValidationInfo) -> Any:
 ActionField = Annotated[Action, BeforeValidator(_action), Kind("action", "token")]
 DateField = Annotated[date, BeforeValidator(_date), Kind("date", "2027-12-31")]
 RateField = Annotated[float, BeforeValidator(_rate), Kind("rate", "1/30d")]
+IndicatorField = Annotated[
+    Literal[
+        "success",
+        "latency",
+        "cold_start",
+        "freshness",
+        "deployment",
+        "label_lag",
+        "integrity",
+        "bandwidth",
+    ],
+    BeforeValidator(_indicator),
+]
 ModelName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"), Kind("name", "damage-net")
 ]
@@ -104,24 +128,46 @@ class MetricForm(Section):
     )
 
 
+class AlertForm(Section):
+    """One pair of windows of an objective's own alerts."""
+
+    long: Duration = Field(ge=MINUTE, le=90 * DAY, description="window that must burn")
+    short: Duration = Field(
+        ge=10 * SECOND, le=90 * DAY, description="window inside it that must still burn"
+    )
+    factor: float = Field(
+        gt=0.0, le=1e6, description="burn rate above which both fire, in budgets per period"
+    )
+    severity: Literal["page", "ticket"] = Field(description="page or ticket")
+
+
 class SloForm(Section):
     """One objective."""
 
     name: SloName = Field(description="name of the objective")
-    indicator: Literal["success", "latency"] = Field(
-        description="what counts as good: success or latency"
-    )
-    objective: float = Field(
-        gt=0.0, lt=1.0, description="share of good events, above 0 and below 1"
+    indicator: IndicatorField = Field(description="what counts as good")
+    objective: float | None = Field(
+        default=None,
+        description="share of good events, above 0 and below 1; integrity and bandwidth have none",
     )
     window: Duration = Field(
-        default=30 * DAY, ge=7 * DAY, le=90 * DAY, description="period of the objective"
+        default=30 * DAY, ge=DAY, le=90 * DAY, description="period of the objective"
     )
     threshold: Duration | None = Field(
         default=None,
         gt=0.0,
-        le=DAY,
-        description="longest good duration of a latency objective",
+        le=30 * DAY,
+        description="longest good duration of latency, age of freshness (5m if not written), "
+        "or wait of label_lag (24h)",
+    )
+    allowance: Size | None = Field(
+        default=None, ge=1, le=1024 * TIB, description="bytes that may leave in each window"
+    )
+    alerts: tuple[AlertForm, ...] = Field(
+        default=(), max_length=8, description="own pairs of windows instead of the standard ones"
+    )
+    page: bool = Field(
+        default=True, description="whether own alerts page; false allows tickets alone"
     )
 
 
@@ -174,6 +220,44 @@ class CostForm(Section):
     budget_per_month: float | None = Field(
         default=None, ge=0.0, le=1e12, description="cost of a month that is accepted"
     )
+    feature: str | None = Field(
+        default=None,
+        max_length=256,
+        description="attribute key of the span that names what an inference was for",
+    )
+    features: tuple[Text, ...] = Field(
+        default=(),
+        max_length=64,
+        description='closed set of values of feature; any other value counts as "other"',
+    )
+
+
+class LabelForm(Section):
+    """How ground truth is joined."""
+
+    signal: str = Field(
+        max_length=64, description="signal with the role prediction that labels are compared with"
+    )
+    within: Duration = Field(
+        default=DAY,
+        ge=MINUTE,
+        le=30 * DAY,
+        description="how long after its inference a label is waited for",
+    )
+    expect: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="share of the traces that owe a label, 0 to 1"
+    )
+
+
+class RolloutForm(Section):
+    """What a rollout may spend."""
+
+    allocation: float = Field(
+        default=0.25,
+        gt=0.0,
+        le=1.0,
+        description="share of the period's error budget that a rollout may spend, above 0 up to 1",
+    )
 
 
 class ContractForm(Section):
@@ -222,6 +306,8 @@ class ContractForm(Section):
         default=ProvenanceForm(), description="which proof of origin the model owes"
     )
     cost: CostForm | None = Field(default=None, description="what inferences may cost")
+    labels: LabelForm | None = Field(default=None, description="how ground truth is joined")
+    rollouts: RolloutForm = Field(default=RolloutForm(), description="what a rollout may spend")
 
 
 def describe_contract() -> list[Knob]:

@@ -11,9 +11,9 @@ from typing import Final
 from gateway.config.keep import KeepRule, parse_rule
 from gateway.config.marks import Document, Path
 from gateway.config.rules import FindingRule
-from gateway.config.units import format_duration, is_finite
-from gateway.config.validate import Checked, dotted
-from gateway.contract.form import REQUIRED, ContractForm, SignalForm, SloForm
+from gateway.config.units import is_finite
+from gateway.config.validate import Checked, dotted, nearest
+from gateway.contract.form import REQUIRED, ContractForm, SignalForm
 from gateway.contract.names import (
     foreign_character,
     is_identifying,
@@ -25,17 +25,16 @@ from gateway.contract.names import (
     name_character,
     text_fault,
 )
+from gateway.contract.objectives import check_objectives, written_in
 from gateway.contract.rule import bind_rule
 from gateway.contract.schema import (
     NUMERIC,
     STREAM_KEYS,
     Action,
-    Indicator,
     Role,
     Signal,
     SignalType,
 )
-from gateway.contract.slo import budget_of, objective_min, overeager, undetectable
 
 # Above this a double no longer holds every whole number, and a range is no bound.
 RANGE_MAX: Final = float(1 << 53)
@@ -48,6 +47,10 @@ TYPES_OF_ROLE: Final[dict[Role, frozenset[SignalType]]] = {
     Role.TEXT: frozenset({SignalType.STRING}),
 }
 SINGLE_ROLES: Final = (Role.CONFIDENCE, Role.OUTCOME)
+# What a label can be equal to.
+LABELLED: Final = frozenset({SignalType.ENUM, SignalType.INT, SignalType.BOOL})
+# As which all values of a feature outside the closed set are counted.
+OTHER_FEATURE: Final = "other"
 RESERVED_SIGNALS: Final = frozenset({"error", "duration"})
 _STRENGTH: Final = {Action.PASS: 0, Action.TOKEN: 1, Action.DROP: 2}
 _NO_TOKEN: Final = frozenset({SignalType.DOUBLE, SignalType.BOOL})
@@ -73,7 +76,9 @@ def check_laws(
     _check_single_roles(form, document)
     _check_resource(form, document)
     _check_metrics(form, document)
-    _check_slos(checked, form, document)
+    _check_labels(form, document)
+    _check_cost(checked, form, document)
+    check_objectives(written_in(checked, form, document), form.labels)
     return _bound_rules(checked, form, document)
 
 
@@ -125,6 +130,8 @@ def _check_keys(form: ContractForm, document: Document) -> None:
         (("signals", name, "attribute"), signal.attribute, False)
         for name, signal in form.signals.items()
     ]
+    if form.cost is not None and form.cost.feature is not None:
+        keys.append((("cost", "feature"), form.cost.feature, False))
     for at, key, of_key in keys:
         foreign = foreign_character(key)
         if foreign is not None:
@@ -151,6 +158,8 @@ def _check_texts(form: ContractForm, document: Document) -> None:
         texts += [
             (("signals", name, "values", index), text) for index, text in enumerate(signal.values)
         ]
+    features = form.cost.features if form.cost is not None else ()
+    texts += [(("cost", "features", index), text) for index, text in enumerate(features)]
     seen: set[tuple[Path, str]] = set()
     for at, text in texts:
         fault = text_fault(text)
@@ -288,49 +297,50 @@ def _check_metrics(form: ContractForm, document: Document) -> None:
         document.add(("metrics",), FindingRule.METRIC_STREAM, message, advice, of_key=True)
 
 
-def _check_slos(checked: Checked[ContractForm], form: ContractForm, document: Document) -> None:
-    names: dict[str, int] = {}
-    subjects: dict[tuple[str, float | None], int] = {}
-    for index, slo in enumerate(form.slos):
-        at: Path = ("slos", index)
-        twin = names.setdefault(slo.name, index)
-        if twin != index:
-            message = f"the name {slo.name!r} is that of slos[{twin}] too"
-            document.add((*at, "name"), FindingRule.DUPLICATE_NAME, message, "write another name")
-        twin = subjects.setdefault((slo.indicator, slo.threshold), index)
-        if twin != index:
-            message = f"slos[{twin}] counts the same events already"
-            document.add(at, FindingRule.DUPLICATE_NAME, message, "keep one of them")
-        _check_slo(at, slo, checked, document)
+def _check_labels(form: ContractForm, document: Document) -> None:
+    if form.labels is None:
+        return
+    at: Path = ("labels", "signal")
+    signal = form.signals.get(form.labels.signal)
+    if signal is None:
+        written = document.data.get("signals") if isinstance(document.data, dict) else None
+        if isinstance(written, dict) and form.labels.signal in written:
+            return  # the signal itself has a finding
+        message = f"no signal has the name {form.labels.signal!r}"
+        predictions = tuple(
+            name for name, each in form.signals.items() if Role(each.role) is Role.PREDICTION
+        )
+        advice = nearest(form.labels.signal, predictions, what="predictions are")
+        if not predictions:
+            advice = "declare the signal that holds the prediction"
+        document.add(at, FindingRule.LABEL_SIGNAL, message, advice)
+    elif Role(signal.role) is not Role.PREDICTION:
+        message = f"the signal {form.labels.signal!r} has the role {signal.role}"
+        advice = "name the signal with the role prediction"
+        document.add(at, FindingRule.LABEL_SIGNAL, message, advice)
+    elif SignalType(signal.type) not in LABELLED:
+        message = f"the signal {form.labels.signal!r} has the type {signal.type}"
+        advice = f"a label is equal to or not: name a signal of {', '.join(sorted(LABELLED))}"
+        document.add(at, FindingRule.LABEL_SIGNAL, message, advice)
 
 
-def _check_slo(at: Path, slo: SloForm, checked: Checked[ContractForm], document: Document) -> None:
-    indicator = Indicator(slo.indicator)
-    has_none = slo.threshold is None and checked.is_sound(*at, "threshold")
-    if indicator is Indicator.LATENCY and has_none:
-        message, advice = "a latency objective needs a threshold", "write threshold: 100ms"
-        document.add(at, FindingRule.SLO_THRESHOLD, message, advice)
-    if indicator is Indicator.SUCCESS and slo.threshold is not None:
-        message, advice = "a success objective has no threshold", "delete it, or write latency"
-        document.add((*at, "threshold"), FindingRule.SLO_THRESHOLD, message, advice, of_key=True)
-    eager = overeager(slo.objective, slo.window)
-    if eager is not None and checked.is_sound(*at, "window"):
-        message = (
-            f"over {format_duration(slo.window)} the {format_duration(eager.long_s)} alert "
-            "would fire while the objective is kept"
-        )
-        document.add((*at, "window"), FindingRule.SLO_WINDOW, message, "write 7d, 28d or 30d")
-    window = undetectable(indicator, slo.window, slo.objective)
-    if window is not None:
-        needed = window.factor * budget_of(slo.objective)
-        least = objective_min(indicator, slo.window)
-        document.add(
-            (*at, "objective"),
-            FindingRule.SLO_UNDETECTABLE,
-            f"at {slo.objective:g} the {format_duration(window.long_s)} alert would need "
-            f"{needed:.0%} bad events and could never fire",
-            f"write an objective above {least:.4f}",
-        )
+def _check_cost(checked: Checked[ContractForm], form: ContractForm, document: Document) -> None:
+    cost = form.cost
+    if cost is None:
+        return
+    at: Path = ("cost", "features")
+    if cost.feature is not None and not cost.features and checked.is_sound(*at):
+        message = "cost.feature has no closed set of values"
+        advice = "write features: [first, second]"
+        document.add(("cost", "feature"), FindingRule.COST_FEATURE, message, advice)
+    if cost.features and cost.feature is None and checked.is_sound("cost", "feature"):
+        message = "cost.features are values of no attribute"
+        advice = "write feature: app.feature, the attribute that has them"
+        document.add(at, FindingRule.COST_FEATURE, message, advice, of_key=True)
+    if OTHER_FEATURE in cost.features:
+        index = cost.features.index(OTHER_FEATURE)
+        message = f"{OTHER_FEATURE!r} is what every value outside the set is counted as"
+        document.add((*at, index), FindingRule.COST_FEATURE, message, "write another name")
 
 
 def _bound_rules(

@@ -4,15 +4,12 @@ Law: all faults of all files are found in one pass, each with file, line and col
 bytes are, nothing but InvalidConfigError is raised. Only this file of the room reads files.
 """
 
-import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Literal
 
 from gateway.config.marks import ROOT, Document, Place, finding_at
@@ -20,27 +17,15 @@ from gateway.config.rules import FindingRule
 from gateway.config.sections import SiteConfig
 from gateway.config.site import read_file
 from gateway.config.validate import Checked, nearest, validate
+from gateway.contract.build import build
 from gateway.contract.form import ContractForm
-from gateway.contract.laws import check_laws, signals_of
+from gateway.contract.laws import check_laws
 from gateway.contract.plan import clashes
-from gateway.contract.schema import (
-    Contract,
-    Cost,
-    DriftRule,
-    Indicator,
-    KeepRule,
-    MetricRule,
-    ProvenanceRequirement,
-    ProvenanceRule,
-    ResourceRule,
-    SamplingRule,
-    Slo,
-)
+from gateway.contract.schema import Contract
 from gateway.errors import Finding, InvalidConfigError
 
 FILES_MAX: Final = 1000  # YAML files below the named folders
 SUFFIXES: Final = (".yaml", ".yml")
-_LATER_KEYS: Final = ("event_names", "metrics")
 _BASELINE_PREFIX: Final = "file:"
 _CONTRACT_KEYS: Final = frozenset(ContractForm.model_fields) - frozenset(SiteConfig.model_fields)
 _SITE_KEYS: Final = frozenset(SiteConfig.model_fields) - frozenset(ContractForm.model_fields)
@@ -150,7 +135,7 @@ def read_contract(path: Path, today: date | None) -> Loaded:
     baseline = _baseline(checked, document, path.parent)
     if form is None or document.findings:
         return Loaded(path=path, contract=None, document=document)
-    contract = _build(form, keep, baseline, str(path))
+    contract = build(form, keep, baseline, str(path))
     return Loaded(path=path, contract=contract, document=document)
 
 
@@ -184,80 +169,3 @@ def _baseline(
         message = "a baseline from a file is not available yet"
         document.add(at, FindingRule.NOT_AVAILABLE, message, "write learn")
     return path
-
-
-def digest(form: ContractForm) -> str:
-    """Compute the sha256 hex of the canonical form.
-
-    Canonical: what was parsed, defaults filled in, as JSON with sorted keys, no spaces and ASCII
-    only. Comments, layout and units do not change it; an order of values does. Keys that came
-    later than the form's first version are left out while they say nothing.
-    """
-    content = form.model_dump(mode="json")
-    for key in _LATER_KEYS:
-        if not content[key]:
-            del content[key]
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _build(
-    form: ContractForm,
-    keep: tuple[KeepRule, ...],
-    baseline: Path | Literal["learn"],
-    source: str,
-) -> Contract:
-    """Make the contract of a form without findings."""
-    assert form.model is not None
-    assert form.owner is not None
-    assert form.purpose is not None
-    assert form.expires is not None
-    resource = {
-        key: ResourceRule(export=rule.export, site=rule.site) for key, rule in form.resource.items()
-    }
-    return Contract(
-        model=form.model,
-        match=MappingProxyType(dict(form.match)),
-        owner=form.owner,
-        purpose=form.purpose,
-        expires=form.expires,
-        span_names=form.span_names,
-        event_names=form.event_names,
-        metrics=MappingProxyType(
-            {name: MetricRule(unit=rule.unit) for name, rule in form.metrics.items()}
-        ),
-        signals=MappingProxyType(dict(signals_of(form))),
-        resource=MappingProxyType(resource),
-        slos=tuple(_slos(form)),
-        drift=DriftRule(
-            baseline=baseline,
-            tolerance=form.drift.tolerance,
-            false_alarms_per_s=form.drift.false_alarms,
-        ),
-        sampling=SamplingRule(
-            keep=keep,
-            rate=form.sampling.rate,
-            bytes_per_second=form.sampling.bytes_per_second,
-        ),
-        provenance=ProvenanceRule(require=ProvenanceRequirement(form.provenance.require)),
-        cost=Cost(
-            currency=form.cost.currency,
-            per_inference=form.cost.per_inference,
-            budget_per_month=form.cost.budget_per_month,
-        )
-        if form.cost
-        else None,
-        digest=digest(form),
-        source=source,
-    )
-
-
-def _slos(form: ContractForm) -> Iterator[Slo]:
-    for slo in form.slos:
-        yield Slo(
-            name=slo.name,
-            indicator=Indicator(slo.indicator),
-            objective=slo.objective,
-            window=slo.window,
-            threshold=slo.threshold,
-        )

@@ -32,6 +32,8 @@ STANDARD_KEYS: Final = (
     "edgeai.inference.cold_start",
     "edgeai.provenance.pointer",
     "error.type",
+    "edgeai.accelerator.type",
+    "edgeai.integrity.violation",
 )
 # A batch has one int32 per slot and span, so the number of slots is memory on the hot path.
 SLOT_KEYS_MAX: Final = 512
@@ -146,6 +148,8 @@ def _named_keys(contracts: Sequence[Contract]) -> list[str]:
         keys += contract.match
         keys += [signal.attribute for signal in contract.signals.values()]
         keys += contract.resource
+        if contract.cost is not None and contract.cost.feature is not None:
+            keys.append(contract.cost.feature)
     return keys
 
 

@@ -1,30 +1,32 @@
-"""Findings as text, JSON and SARIF 2.1.0, and what the objectives can detect as text.
+"""Findings as text, JSON and SARIF 2.1.0, and beside them what objectives can detect.
 
 Law: pure; the same findings give the same bytes.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from gateway.config.rules import DESCRIPTIONS, FindingRule
-from gateway.config.units import format_duration
-from gateway.contract.schema import Contract
-from gateway.contract.slo import detections
+from gateway.contract.tell import Told, slos_json, slos_text
 from gateway.errors import Finding
 
 FORMATS: Final = ("text", "json", "sarif")
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def render(findings: Sequence[Finding], form: str, version: str = "") -> str:
-    """Render findings in one of FORMATS. Raises: ValueError for another one."""
+def render(
+    findings: Sequence[Finding], form: str, version: str = "", slos: Sequence[Told] | None = None
+) -> str:
+    """Render findings, and what objectives can detect, in one of FORMATS.
+
+    SARIF has no place for the latter. Raises: ValueError for another format.
+    """
     if form == "text":
-        return render_text(findings)
+        return "\n".join(part for part in (render_text(findings), slos_text(slos or ())) if part)
     if form == "json":
-        return render_json(findings)
+        return render_json(findings, slos)
     if form == "sarif":
         return render_sarif(findings, version)
     raise ValueError(f"write one of: {', '.join(FORMATS)}")
@@ -48,8 +50,8 @@ def _where(finding: Finding) -> str:
     return f"{finding.file}:{finding.line}:{finding.column}"
 
 
-def render_json(findings: Sequence[Finding]) -> str:
-    """Write an object with the list of findings."""
+def render_json(findings: Sequence[Finding], slos: Sequence[Told] | None = None) -> str:
+    """Write an object with the list of findings, and one of objectives where they are given."""
     content = [
         {
             "file": finding.file,
@@ -61,7 +63,10 @@ def render_json(findings: Sequence[Finding]) -> str:
         }
         for finding in findings
     ]
-    return json.dumps({"findings": content}, indent=2, ensure_ascii=False) + "\n"
+    told: dict[str, Any] = {"findings": content}
+    if slos is not None:
+        told["slos"] = slos_json(slos)
+    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
 
 
 def render_sarif(findings: Sequence[Finding], version: str = "") -> str:
@@ -108,30 +113,3 @@ def _uri(file: str) -> str:
     """Write a path as a URI reference: absolute as file:, relative as it is, percent-encoded."""
     absolute = PurePosixPath("/", file).as_uri()
     return absolute if file.startswith("/") else absolute.removeprefix("file:///")
-
-
-def render_slos(contracts: Sequence[Contract]) -> str:
-    """Write for each objective what its alerts need, how soon they fire and what that costs."""
-    lines: list[str] = []
-    for contract in contracts:
-        for slo in contract.slos:
-            window = format_duration(slo.window)
-            lines.append(f"{contract.model} {slo.name}: {slo.objective:g} over {window}")
-            for each in detections(slo):
-                lines.append(
-                    f"    {each.window.severity:6} {format_duration(each.window.long_s):>3}"
-                    f" at {each.window.factor:g}x: needs {each.error_ratio:.2%} bad,"
-                    f" finds total failure {_span(each.total_s)},"
-                    f" one tenth {_span(each.tenth_s)},"
-                    f" at {each.budget_ratio:.2%} of the budget;"
-                    f" one bad event of {each.single_event_count} fires it"
-                )
-    return "\n".join(lines) + "\n" if lines else ""
-
-
-def _span(duration_s: float) -> str:
-    if math.isinf(duration_s):
-        return "never"
-    if duration_s < 60:
-        return f"in {duration_s:.0f} s"
-    return f"in {duration_s / 60:.1f} min"

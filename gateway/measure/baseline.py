@@ -21,8 +21,12 @@ from gateway.measure.grid import Grid, GridKind
 from gateway.measure.state import Int64
 from gateway.tables import Float64, Int16
 
-# 20 quantile cuts, missing, odd and unusual fit.
+# Unusual, 20 cells or classes, missing and odd; the last bin always stays empty.
 COARSE_BINS_MAX: Final = 24
+PLACES: Final = COARSE_BINS_MAX
+MISSING_PLACE: Final = 21
+ODD_PLACE: Final = 22
+SPARE: Final = 23
 EVENTS_PER_BIN_MIN: Final = 10
 # Probability that the reference is farther from the truth than delta allows for.
 ETA: Final = 0.01
@@ -32,6 +36,7 @@ CUTS: Final = (
     *(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     *(0.95, 0.975, 0.99, 0.995, 0.999),
 )
+CELLS: Final = len(CUTS) + 1
 CLASSES_MAX: Final = 20
 UNUSUAL: Final = 0
 BLOCKS_MIN: Final = 4
@@ -42,8 +47,9 @@ class Baseline:
     """A frozen reference of one signal.
 
     Shape: counts and group (grid width,); shares and ranks (coarse bins,). `group` maps fine bins
-    to coarse ones, bin 0 is `unusual`. `ranks` are the reference mid-ranks, NaN where bins have no
-    order. `assumed` is the share of the unusual bin where the rule of three gave it, else 0.
+    to coarse ones, bin 0 is `unusual`. `places` says which of the bets' places each coarse bin has:
+    the cell of its rank, or its order by frequency where bins have none. `assumed` is the share of
+    the unusual bin where the rule of three gave it, else 0.
     """
 
     grid: Grid
@@ -52,7 +58,7 @@ class Baseline:
     digest: str
     group: Int16
     shares: Float64
-    ranks: Float64
+    places: Int64
     assumed: float
     unsteady: bool
 
@@ -65,6 +71,20 @@ class Baseline:
     def bins(self) -> int:
         """Count of coarse bins."""
         return len(self.shares)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its bins have an order."""
+        return self.grid.kind is not GridKind.CLASSES
+
+    def events_needed(self, tolerance: float) -> float:
+        """Return from how many events on its own ignorance is at most half the tolerance.
+
+        With fewer the alarm keeps its budget, because delta grows, but it finds less.
+        """
+        freedom = max(self.bins - 1, 1)
+        needed: float = self.phi * special.chdtri(freedom, ETA) / (tolerance / 2) ** 2
+        return needed
 
     def delta(self, tolerance: float) -> float:
         """Return the radius in which change is benign: tolerance and ignorance of the truth."""
@@ -79,6 +99,11 @@ class Baseline:
         total = np.zeros((COARSE_BINS_MAX, len(rows)), dtype=np.int64)
         np.add.at(total, self.group.astype(np.intp), rows.T)
         return total.T.reshape(*counts.shape[:-1], COARSE_BINS_MAX)
+
+    def describe_place(self, place: int) -> str:
+        """Say for a person what a place holds, nothing when it is empty."""
+        found = np.flatnonzero(self.places == place).tolist()
+        return self.describe(found[0]) if found else ""
 
     def describe(self, coarse_bin: int) -> str:
         """Say for a person what a coarse bin holds."""
@@ -116,7 +141,7 @@ def thawed(grid: Grid, counts: Int64, phi: float, *, unsteady: bool = False) -> 
         digest=hashlib.sha256(text).hexdigest(),
         group=group,
         shares=shares,
-        ranks=_ranks(grid, group, shares),
+        places=_places(grid, group, counts),
         assumed=float(shares[UNUSUAL]) if is_assumed else 0.0,
         unsteady=unsteady,
     )
@@ -170,8 +195,7 @@ def _groups(grid: Grid, counts: Int64) -> Int16:
 
 def _quantile_groups(values: Int64, total: int) -> Int64:
     """Cut bins at the quantiles CUTS by mid-rank and pool neighbours that are too thin."""
-    middle = (np.cumsum(values) - values / 2) / total
-    wanted = np.searchsorted(np.asarray(CUTS), middle, side="right")
+    wanted = _cells(values, total)
     sizes = np.bincount(wanted, weights=values, minlength=len(CUTS) + 1)
     pooled = np.zeros(len(sizes), dtype=np.int64)
     at = 0
@@ -186,13 +210,29 @@ def _quantile_groups(values: Int64, total: int) -> Int64:
     return np.minimum(pooled, last)[wanted]
 
 
-def _ranks(grid: Grid, group: Int16, shares: Float64) -> Float64:
-    """Return the mid-rank of each ordered coarse bin among the ordered ones."""
-    ranks = np.full(len(shares), np.nan)
+def _places(grid: Grid, group: Int16, counts: Int64) -> Int64:
+    """Give each coarse bin a place of its own."""
+    bins = int(group.max()) + 1
+    places = np.full(bins, UNUSUAL, dtype=np.int64)
+    weight = np.bincount(group, weights=counts, minlength=bins)
     if grid.kind is GridKind.CLASSES:
-        return ranks
-    ordered = int(group[: grid.bins].max())
-    part = shares[1 : ordered + 1]
-    if ordered:
-        ranks[1 : ordered + 1] = (np.cumsum(part) - part / 2) / part.sum()
-    return ranks
+        places[1 + np.argsort(-weight[1:], kind="stable")] = 1 + np.arange(bins - 1)
+        return places
+    for special_bin, place in ((grid.missing, MISSING_PLACE), (grid.odd, ODD_PLACE)):
+        if group[special_bin] != UNUSUAL:
+            places[group[special_bin]] = place
+    values = counts[: grid.bins]
+    cells = np.zeros(grid.width)
+    cells[: grid.bins] = _cells(values, int(values.sum()))
+    # A coarse bin is made of whole cells that no other has, so their mean is a cell of its own.
+    middle = np.bincount(group, weights=counts * cells, minlength=bins) / np.maximum(weight, 1)
+    for coarse in range(1, bins):
+        if places[coarse] == UNUSUAL:
+            places[coarse] = 1 + int(middle[coarse])
+    return places
+
+
+def _cells(values: Int64, total: int) -> Int64:
+    """Return between which of the CUTS the mid-rank of each value lies."""
+    middle = (np.cumsum(values) - values / 2) / max(total, 1)
+    return np.searchsorted(np.asarray(CUTS), middle, side="right")

@@ -11,19 +11,16 @@ import numpy as np
 from scipy import special
 
 from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity
+from gateway.contract.schema import Indicator
 from gateway.measure.baseline import ETA, Baseline
-from gateway.measure.burn import (
-    budget_remaining,
-    burn_rate,
-    seconds_to_exhaustion,
-    wilson_lower,
-)
+from gateway.measure.burn import Formula, Rule, burn_rate, wilson_lower
 from gateway.measure.drift import Alarm, Bank
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import Sample, spread
 from gateway.measure.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
+from gateway.measure.judge import Burn
 from gateway.measure.settings import SECOND_NS
-from gateway.measure.slo import Burn, Objectives
+from gateway.measure.slo import Objectives
 from gateway.measure.state import Int64
 from gateway.measure.streams import Stream
 from gateway.measure.windows import DAY_S
@@ -40,6 +37,12 @@ DEVICE_SHARE_OF_WORST: Final = 0.25
 DEVICE_ROWS_MIN: Final = 3
 MAIN_VERSION_SHARE: Final = 0.8
 PERIOD_S: Final = 30 * DAY_S
+_REMARKS: Final = {
+    Rule.UNSUPPORTED: " (few events, low confidence)",
+    Rule.EARLY: " (half of what pages)",
+    Rule.BACKFILL: " (spent by late events within an hour)",
+    Rule.COUNT: " (more than chance allows)",
+}
 
 
 def drift_numbers(
@@ -197,11 +200,9 @@ def burn_anomaly(
     item = objectives.items[burn.objective]
     long_good, long_bad = objectives.counts(burn.objective, burn.pair.long_s)
     short_good, short_bad = objectives.counts(burn.objective, burn.pair.short_s)
-    period_good, period_bad = objectives.counts(burn.objective, item.windows_s[-1])
     long_rate = burn_rate(long_bad, long_good + long_bad, item.budget) or 0.0
     short_rate = burn_rate(short_bad, short_good + short_bad, item.budget) or 0.0
-    period = period_good + period_bad
-    left = seconds_to_exhaustion(period_bad, period, item.budget, short_bad / burn.pair.short_s)
+    outlook = objectives.outlook(burn.objective, burn.pair.short_s)
     numbers = {
         "burn_rate_long": long_rate,
         "burn_rate_short": short_rate,
@@ -212,11 +213,16 @@ def burn_anomaly(
         "long_events": float(long_good + long_bad),
         "short_bad": float(short_bad),
         "short_events": float(short_good + short_bad),
-        "budget_remaining_ratio": budget_remaining(period_bad, period, item.budget),
         "is_confident": float(burn.confident),
     }
-    if left is not None:
-        numbers["seconds_to_exhaustion"] = left
+    if outlook.remaining_ratio is not None:
+        numbers["budget_remaining_ratio"] = outlook.remaining_ratio
+    if outlook.exhaustion_s is not None:
+        numbers["seconds_to_exhaustion"] = outlook.exhaustion_s
+        numbers["is_period_full"] = float(outlook.formula is Formula.ROLLING)
+    if burn.rule is Rule.BACKFILL:
+        late_good, late_bad = objectives.late_counts(burn.objective)
+        numbers |= {"late_bad": float(late_bad), "late_events": float(late_good + late_bad)}
     version, evidence, devices = _bad_rows(burn, objectives, samples, device_names)
     numbers["devices_failing"] = float(devices)
     onset_ns = objectives.onset_ns(burn)
@@ -231,8 +237,7 @@ def burn_anomaly(
         summary=(
             f"SLO {item.slo.name} of {item.model} burns its error budget at "
             f"{long_rate:.1f} times the allowed rate over {burn.pair.long_s / 60:.0f} min: "
-            f"{long_bad} of {long_good + long_bad} bad"
-            + ("" if burn.confident else " (few events, low confidence)")
+            f"{long_bad} of {long_good + long_bad} bad" + _REMARKS.get(burn.rule, "")
         ),
         onset_ns=onset_ns,
         raised_ns=burn.at_ns,
@@ -248,10 +253,12 @@ def _bad_rows(
     device_names: Sequence[str],
 ) -> tuple[str, tuple[Evidence, ...], int]:
     """Return the version that most bad rows have, "" if none, evidence, and count of devices."""
-    limit_ns = int(objectives.threshold_ns[burn.objective])
-    by_status = bool(objectives.by_status[burn.objective])
+    by_status = objectives.items[burn.objective].slo.indicator is Indicator.SUCCESS
     bad = [
-        (version, sample.take(sample.failed if by_status else sample.duration_ns > limit_ns))
+        (
+            version,
+            sample.take(objectives.bad(burn.objective, sample.failed, sample.duration_ns)),
+        )
         for version, sample in samples
     ]
     total = sum(len(sample.device) for _, sample in bad)

@@ -27,7 +27,7 @@ from gateway.contract.plan import Plan
 from gateway.contract.schema import Indicator
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import rolloutstate, views
-from gateway.measure.devices import Devices
+from gateway.measure.devices import TIME_NS_MAX, Devices
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -54,10 +54,8 @@ from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
 STATUS_ERROR: Final = 2
-FORMAT: Final = 1
+FORMAT: Final = 2
 LEARN: Final = "learn"
-# Half of the int64 range in nanoseconds: 146 years, and differences still fit.
-TIME_NS_MAX: Final = 1 << 62
 
 
 class Measure:
@@ -75,7 +73,7 @@ class Measure:
         self._matcher = Matcher(plan)
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
-        self.devices = Devices(plan, settings.devices_max)
+        self.devices = Devices(plan, settings)
         self.objectives = Objectives(plan, settings)
         self.rollouts = Rollouts(plan, self.objectives, self.series)
         self.streams = Streams(plan, settings)
@@ -88,9 +86,9 @@ class Measure:
             streams=self.streams,
             objectives=self.objectives,
             devices=self.devices,
-            rollouts=self.rollouts,
             recent=self._recent,
             bad=self._bad,
+            troubles=(self.rollouts.troubles,),
         )
         self.now_ns = 0
         self.clamped = 0
@@ -101,14 +99,17 @@ class Measure:
         spans = batch.spans
         end_ns = _clipped(spans["end_ns"])
         start_ns = _clipped(spans["start_ns"])
-        duration_ns = np.maximum(end_ns - start_ns, 0)
-        arrival_ns = batch.requests["arrival_ns"].astype(np.int64)[spans["request"]]
+        duration_ns = end_ns - start_ns
+        invalid = duration_ns < 0
+        duration_ns = np.maximum(duration_ns, 0)
+        runs = self.devices.find(batch)
+        self.devices.add(batch, runs, start_ns, end_ns)
+        device = runs.rows(runs.device)
+        arrival_ns = runs.rows(runs.arrival_ns)
         latest_ns = arrival_ns + self._ahead_ns
         event_ns = np.minimum(end_ns, latest_ns)
         self.clamped += int(np.count_nonzero(end_ns > latest_ns))
         failed = spans["status"] == STATUS_ERROR
-        device = self.devices.find(batch)
-        self.devices.add(batch, device.astype(np.int64), end_ns, event_ns, arrival_ns)
         matched = self._matcher.contracts(batch)
         series = np.full(len(spans), NO_SERIES, dtype=np.int32)
         rows = np.flatnonzero(matched != NO_CONTRACT)
@@ -122,10 +123,12 @@ class Measure:
                 series=series[at].astype(np.int64),
                 failed=failed[at],
                 duration_ns=duration_ns[at],
+                invalid=invalid[at],
                 event_ns=event_ns[at],
                 arrival_ns=arrival_ns[at],
-                device=device[at].astype(np.int64),
+                device=device[at],
             )
+            self.devices.infer(batch, runs, matched, series, self.series.names)
             self._count(batch, some)
             self.streams.learn()
         return Findings(
@@ -134,7 +137,7 @@ class Measure:
             failed=failed,
             duration_ns=duration_ns.astype(np.uint64),
             event_ns=event_ns.astype(np.uint64),
-            device=device,
+            device=device.astype(np.int32),
             devices=self.devices.names,
             series_names=self.series.names,
             anomalies=tuple(anomalies),
@@ -143,7 +146,8 @@ class Measure:
     def hear(self, parcel: Parcel) -> None:
         """Take what a parcel declares, after the spans of its batch."""
         if parcel.signal is Signal.LOGS:
-            self.rollouts.declare(events.read(parcel, self.settings.deployers), parcel.arrival_ns)
+            found = events.read(parcel, self.settings.deployers)
+            self.rollouts.declare(found, parcel.arrival_ns)
 
     def contracts(self, batch: Batch) -> Int16:
         """Find the contract of each row without counting anything. Shape: (spans,)."""
@@ -176,7 +180,13 @@ class Measure:
         self.series.add(some.series, some.failed, cold)
         bucket = self.latency.add(some.series, some.duration_ns)
         bad = self.objectives.add(
-            some.contract, some.event_ns, some.arrival_ns, some.failed, some.duration_ns
+            some.contract,
+            some.event_ns,
+            some.arrival_ns,
+            some.failed,
+            some.duration_ns,
+            cold,
+            some.invalid,
         )
         self.rollouts.add(
             batch,
@@ -187,6 +197,7 @@ class Measure:
             failed=some.failed,
             duration_ns=some.duration_ns,
             cold=cold,
+            invalid=some.invalid,
         )
         bins = self.streams.add(batch, some.rows, some.series)
         count = len(self.series)
@@ -265,7 +276,7 @@ class Measure:
             devices=views.devices_view(self.devices),
             counters=Counters(
                 clamped=self.clamped,
-                late=self.objectives.late,
+                late=int(self.objectives.late.sum()),
                 too_late=self.objectives.too_late,
                 other_device_spans=self.devices.overflow_spans,
             ),
@@ -331,8 +342,7 @@ class Measure:
         self.latency.restore(part("latency", state))
         self.devices.restore(part("devices", state))
         self.objectives.restore(part("objectives", state))
-        if "rollouts/judged" in state:
-            rolloutstate.load(self.rollouts, part("rollouts", state))
+        rolloutstate.load(self.rollouts, part("rollouts", state))
         load_streams(self.streams, part("streams", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):
@@ -350,6 +360,7 @@ class _Inferences:
     series: Int64
     failed: Bool
     duration_ns: Int64
+    invalid: Bool
     event_ns: Int64
     arrival_ns: Int64
     device: Int64

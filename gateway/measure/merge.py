@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 
 from gateway.errors import CorruptDataError
-from gateway.measure import devices, episodes, latency, rolloutstate, series, slo, streamstate
+from gateway.measure import devices, episodes, latency, rolloutstate, series, slomerge, streamstate
 from gateway.measure.state import Array, State, part, prefixed, union, unpack_json
 
 _Merge = Callable[[Mapping[str, Array], Mapping[str, Array]], State]
 _PARTS: Final[Mapping[str, _Merge]] = {
     "series": series.merge,
     "devices": devices.merge,
-    "objectives": slo.merge,
+    "objectives": slomerge.merge,
     "rollouts": rolloutstate.merge,
     "streams": streamstate.merge,
     "episodes": episodes.merge,

@@ -23,6 +23,7 @@ from gateway.measure.allocation import (
     CONTROL_ALL,
     CONTROL_BAD,
     Level,
+    Spend,
     allocate,
     level_of,
     suppresses,
@@ -362,10 +363,19 @@ class Rollouts:
             self.rebuild()
 
     def _refresh(self, rollout: Rollout) -> None:
-        for place, objective in enumerate(rollout.objectives):
-            budget = self.objectives.items[objective].budget
-            rollout.refresh(place, budget, sum(self._period(objective)))
+        rollout.spends, rollout.spents = self.spends_of(rollout)
         rollout.is_changed = False
+
+    def spends_of(self, rollout: Rollout) -> tuple[list[Spend], list[float]]:
+        """Work out what a rollout has spent of each objective by now, and change nothing."""
+        if not rollout.is_counting or rollout.contract == NO_CONTRACT:
+            return rollout.spends, rollout.spents
+        spends = rollout.counted()
+        spents = [
+            spend.share(self.objectives.items[objective].budget, sum(self._period(objective)))
+            for spend, objective in zip(spends, rollout.objectives, strict=True)
+        ]
+        return spends, spents
 
     # --- what is not told ---------------------------------------------------------------------
 

@@ -1,180 +1,156 @@
 """Counts of every SLO over its windows, and which ones burn.
 
 Law: counts are integers, so any order of the same events gives the same windows. Alerts are judged
-at every slot of ten seconds that the watermark passes, each one once and in order; whether it
-passed by traffic or by an idle step changes nothing. Budgets and exported counts take all events.
-Complexity: an event costs one add into a stage of recent slots; rings are touched per slot.
+at every slot of ten seconds that the watermark passes, each one once and in order, and a judgement
+of slot h sees exactly the events that have come with slot <= h, in windows of every length; whether
+the watermark passed by traffic or by an idle step changes nothing. Budgets and exported counts take
+all events. No event moves the watermark; `turn` comes before any event.
+
+Complexity: an inference costs a few vector operations into a stage of recent slots, and one that
+failed a little more; rings are touched per slot, and per event only for those that are late by more
+than the stage holds.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from gateway.batch import Severity
 from gateway.contract.plan import Plan
-from gateway.contract.schema import BurnWindow, Indicator, Slo
-from gateway.contract.slo import budget_of
+from gateway.contract.schema import Indicator
+from gateway.contract.slo import Resolution
 from gateway.measure.burn import (
-    BAD_EVENTS_MIN,
-    EARLY_SHARE,
-    pairs_of,
-    shown_windows_s,
-    wilson_lower,
+    BACKFILL_WINDOW_S,
+    Formula,
+    Outlook,
+    budget_remaining,
+    exhaustion_s,
+)
+from gateway.measure.judge import Burn, Judge
+from gateway.measure.objective import (
+    BY_INFERENCE,
+    NEVER,
+    Lane,
+    bad_in,
+    by_indicator,
+    lanes_of,
+    objectives_of,
 )
 from gateway.measure.settings import SECOND_NS, MeasureSettings
+from gateway.measure.stage import Stage
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, unpack_json
-from gateway.measure.state import union as union_names
-from gateway.measure.windows import DAY_S, Ring, rings_for
-from gateway.measure.windows import merge as merge_rings
+from gateway.measure.windows import DAY_S, HOUR_S, MINUTE_S, Ring, rings_for
 from gateway.tables import Bool
 
 STEP_S: Final = 10
 STEP_NS: Final = STEP_S * SECOND_NS
-# Recent slots that events are staged in; the first one lies this far behind the head.
-STAGE_SLOTS: Final = 64
-STAGE_BEHIND: Final = 24
 # After a longer pause without batches or idle steps only the last six hours are judged.
 JUDGED_STEPS_MAX: Final = 2160
 HORIZON_S: Final = 30 * DAY_S
-NEVER_NS: Final = (1 << 63) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """One SLO of one contract."""
-
-    contract: int
-    model: str
-    owner: str
-    slo: Slo
-    budget: float
-    pairs: tuple[BurnWindow, ...]
-    windows_s: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Burn:
-    """One SLO that burns at one judgement. `confident` is False when the guard held back a page."""
-
-    objective: int
-    pair: BurnWindow
-    pages: bool
-    confident: bool
-    at_ns: int
+# An event is late when the watermark may have passed it before it came; how late, by these edges.
+LATE_EDGES_S: Final = (
+    *(MINUTE_S, 5 * MINUTE_S, 30 * MINUTE_S, 2 * HOUR_S, 6 * HOUR_S),
+    *(DAY_S, 2 * DAY_S, 7 * DAY_S),
+)
+# The arrival of late events, for what they spend at once.
+_ARRIVALS: Final = Resolution(slot_s=MINUTE_S, window_s_max=BACKFILL_WINDOW_S)
 
 
 class Objectives:
     """All SLOs of a plan."""
 
     def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
-        self.items = tuple(
-            Objective(
-                contract=index,
-                model=contract.model,
-                owner=contract.owner,
-                slo=slo,
-                budget=budget_of(slo.objective),
-                pairs=pairs_of(slo),
-                windows_s=shown_windows_s(slo),
-            )
-            for index, contract in enumerate(plan.contracts)
-            for slo in contract.slos
-        )
+        self.items = objectives_of(plan)
         count = len(self.items)
         self._lateness_ns = round(settings.lateness_s * SECOND_NS)
         windows = {HORIZON_S, *(each for item in self.items for each in item.windows_s)}
-        windows |= {
-            int(each)
-            for item in self.items
-            for pair in item.pairs
-            for each in (pair.long_s, pair.short_s)
-        }
-        ahead_s = settings.clock_ahead_s + settings.lateness_s + 2 * STEP_S
-        self.rings = rings_for(sorted(windows), count, ahead_s)
-        self._place = {
-            window: at
-            for at, window in enumerate(each for ring in self.rings for each in ring.windows_s)
-        }
+        self.rings = rings_for(sorted(windows), count)
+        self._arrivals = Ring(_ARRIVALS, (BACKFILL_WINDOW_S,), count)
         self.horizon_ns = max(windows) * SECOND_NS
-        self.late = 0
+        self.late = np.zeros(len(LATE_EDGES_S) + 1, dtype=np.int64)
         self.too_late = 0
-        self._index_contracts(len(plan.contracts))
-        self._index_pairs()
-        self._stage = np.zeros((count + 1, STAGE_SLOTS, 2), dtype=np.int64)
-        self._stage_first = 0
-        self._head = 0
+        self.clamped = 0
+        self.invalid = 0
+        place = [each for ring in self.rings for each in ring.windows_s]
+        self._judge = Judge(self.items, {window: at for at, window in enumerate(place)})
+        self._of = by_indicator(self.items)
+        self._lanes = lanes_of(self.items, len(plan.contracts))
+        contracts = len(plan.contracts)
+        # Inferences are no events of other SLOs: those see a contract that has none.
+        sees = [
+            item.contract if item.slo.indicator in BY_INFERENCE else contracts
+            for item in self.items
+        ]
+        self._period_s = np.array([item.windows_s[-1] for item in self.items], dtype=np.int64)
+        ahead_s = settings.clock_ahead_s + settings.lateness_s
+        ahead = -(-int(ahead_s) // STEP_S) + 3
+        self._stage = Stage(np.array(sees, dtype=np.int64), contracts, ahead)
+        # The slot of the oldest event that was ever in the period.
+        self._since = np.full(count, NEVER, dtype=np.int64)
 
-    def _index_contracts(self, contracts: int) -> None:
-        per: list[list[int]] = [[] for _ in range(contracts)]
-        for index, item in enumerate(self.items):
-            per[item.contract].append(index)
-        most = max((len(each) for each in per), default=0)
-        # Contracts with fewer SLOs count the rest in a row that nobody reads.
-        self._of_contract = np.full((most, contracts), len(self.items), dtype=np.int64)
-        for contract, indices in enumerate(per):
-            self._of_contract[: len(indices), contract] = indices
-        self.threshold_ns = np.full(len(self.items) + 1, NEVER_NS, dtype=np.int64)
-        self.by_status = np.zeros(len(self.items) + 1, dtype=np.bool_)
-        for index, item in enumerate(self.items):
-            if item.slo.indicator is Indicator.LATENCY and item.slo.threshold is not None:
-                self.threshold_ns[index] = round(item.slo.threshold * SECOND_NS)
-            else:
-                self.by_status[index] = True
-
-    def _index_pairs(self) -> None:
-        most = max((len(item.pairs) for item in self.items), default=0)
-        shape = (most, len(self.items))
-        self._long = np.zeros(shape, dtype=np.int64)
-        self._short = np.zeros(shape, dtype=np.int64)
-        # Pairs that do not exist have a limit that no ratio passes.
-        self._limit = np.full(shape, np.inf)
-        self._pages = np.zeros(shape, dtype=np.bool_)
-        for index, item in enumerate(self.items):
-            for at, pair in enumerate(item.pairs):
-                self._long[at, index] = self._place[int(pair.long_s)]
-                self._short[at, index] = self._place[int(pair.short_s)]
-                self._limit[at, index] = pair.factor * item.budget
-                self._pages[at, index] = pair.severity is Severity.PAGE
-
-    def add(
-        self, contract: Int64, event_ns: Int64, arrival_ns: Int64, failed: Bool, duration_ns: Int64
-    ) -> Bool | None:
-        """Count events of inferences and say which were bad for any SLO. Shape: all (rows,)."""
-        age = arrival_ns - event_ns
-        oldest = int(age.max(initial=0))
-        if oldest > self._lateness_ns:
-            self.late += int((age > self._lateness_ns).sum())
-            self.too_late += int((age >= self.horizon_ns).sum())
-        if not self.items:
-            return None
-        slot = event_ns // STEP_NS
-        near = slot - self._stage_first
-        is_near = bool(near.min(initial=0) >= 0 and near.max(initial=0) < STAGE_SLOTS)
-        any_bad = np.zeros(len(contract), dtype=np.bool_)
-        for of_contract in self._of_contract:
-            index = of_contract[contract]
-            bad = (failed & self.by_status[index]) | (duration_ns > self.threshold_ns[index])
-            any_bad |= bad
-            if is_near:
-                key = (index * STAGE_SLOTS + near) * 2 + bad
-                np.add.at(self._stage.reshape(-1), key, 1)
-            else:
-                self._add_far(index, slot, bad)
-        return any_bad
+    @property
+    def _head(self) -> int:
+        """The newest slot that the watermark has passed."""
+        return self._stage.head
 
     def of(self, contract: int, indicator: Indicator) -> tuple[int, ...]:
         """Return the SLOs of a contract that have this indicator."""
-        return tuple(
-            index
-            for index, item in enumerate(self.items)
-            if item.contract == contract and item.slo.indicator is indicator
-        )
+        return self._of.get((contract, indicator), ())
+
+    def add(
+        self,
+        contract: Int64,
+        event_ns: Int64,
+        arrival_ns: Int64,
+        failed: Bool,
+        duration_ns: Int64,
+        cold: Bool | None = None,
+        invalid: Bool | None = None,
+    ) -> Bool | None:
+        """Count events of inferences and say which were bad for any SLO.
+
+        `cold` says which had to load their model, `invalid` which have a duration that is none;
+        None stands for no row. Shape: all (rows,).
+        """
+        if invalid is not None:
+            self.invalid += int(np.count_nonzero(invalid))
+        self._count_late(arrival_ns - event_ns)
+        if not self.items or not len(contract):
+            return None
+        stage, slot = self._stage, event_ns // STEP_NS
+        if int(slot.max()) > stage.newest:
+            slot = self._clamp(slot)
+        # Most batches have no event that is older than the stage.
+        far = None if int(slot.min()) >= stage.oldest else slot < stage.oldest
+        if far is None:
+            stage.see(slot, contract)
+        else:
+            stage.see(slot[~far], contract[~far])
+        any_bad = np.zeros(len(contract), dtype=np.bool_)
+        late: list[tuple[Int64, Int64, Bool]] = []
+        for lane in self._lanes:
+            bad = bad_in(lane, contract, failed, duration_ns, cold, invalid)
+            at = np.flatnonzero(bad)
+            slo = lane.slo[contract[at]]
+            any_bad[at] |= slo < len(self.items)
+            if far is not None:
+                late.append((slot[far], lane.slo[contract[far]], bad[far]))
+                near = ~far[at]
+                at, slo = at[near], slo[near]
+            stage.mark(slot[at], slo)
+        if late:
+            slots, slos, bads = (np.concatenate(each) for each in zip(*late, strict=True))
+            self._add_far(slots, slos, bads)
+        return any_bad
 
     def count(self, objective: int, event_ns: Int64, bad: Bool) -> None:
         """Count events of an SLO that is not about inferences. Shape: both (rows,)."""
-        self._add_far(np.full(len(bad), objective), event_ns // STEP_NS, bad)
+        self._count_late((self._head + 1) * STEP_NS + self._lateness_ns - event_ns)
+        slot = self._clamp(event_ns // STEP_NS)
+        slo = np.full(len(slot), objective, dtype=np.int64)
+        far = slot < self._stage.oldest
+        self._stage.count(slot[~far], slo[~far], bad[~far])
+        self._add_far(slot[far], slo[far], bad[far])
 
     def bad(
         self,
@@ -184,33 +160,74 @@ class Objectives:
         cold: Bool | None = None,
         invalid: Bool | None = None,
     ) -> Bool:
-        """Say which inferences are bad for an SLO. Shape: all (rows,)."""
-        slo = self.items[objective].slo
-        if slo.indicator is Indicator.LATENCY and slo.threshold is not None:
-            bad = duration_ns > round(slo.threshold * SECOND_NS)
-            return bad if invalid is None else bad | invalid
-        if slo.indicator is Indicator.COLD_START:
-            return np.zeros(len(failed), dtype=np.bool_) if cold is None else cold
-        return failed
+        """Say which inferences are bad for an SLO; none is for one of another kind."""
+        item = self.items[objective]
+        if item.slo.indicator not in BY_INFERENCE:
+            return np.zeros(len(failed), dtype=np.bool_)
+        lane = Lane(
+            indicator=item.slo.indicator,
+            slo=np.array([objective]),
+            threshold_ns=np.array([item.threshold_ns]),
+        )
+        contract = np.zeros(len(failed), dtype=np.int64)
+        return bad_in(lane, contract, failed, duration_ns, cold, invalid)
 
-    def _add_far(self, index: Int64, slot: Int64, bad: Bool) -> None:
-        """Count events of any age; for batches in which not all are recent."""
-        slots, at = np.unique(slot, return_inverse=True)
-        counts = np.zeros((len(slots), len(self.items) + 1, 2), dtype=np.int64)
-        np.add.at(counts, (at, index, bad.astype(np.intp)), 1)
-        self._add_slots(slots, counts[:, :-1])
+    def _count_late(self, age_ns: Int64) -> None:
+        if int(age_ns.max(initial=0)) <= self._lateness_ns:
+            return
+        late = age_ns[age_ns > self._lateness_ns]
+        bucket = np.searchsorted(np.array(LATE_EDGES_S) * SECOND_NS, late, side="left")
+        self.late += np.bincount(bucket, minlength=len(self.late))
+        self.too_late += int(np.count_nonzero(late >= self.horizon_ns))
 
-    def _add_slots(self, slots: Int64, counts: Int64) -> None:
+    def _clamp(self, slot: Int64) -> Int64:
+        self.clamped += int(np.count_nonzero(slot > self._stage.newest))
+        return np.minimum(slot, self._stage.newest)
+
+    def _add_far(self, slot: Int64, slo: Int64, bad: Bool) -> None:
+        """Count events that are older than the stage. Shape: all (rows,)."""
+        known = slo < len(self.items)
+        if not known.any():
+            return
+        places = slo[known] * 2 + bad[known]
+        slots, at = np.unique(slot[known], return_inverse=True)
+        keys, counts = np.unique(at * (2 * len(self.items)) + places, return_counts=True)
+        at, places = np.divmod(keys, 2 * len(self.items))
+        self._enter(slots[at], places, counts)
+
+    def _enter(self, slots: Int64, places: Int64, counts: Int64) -> None:
+        """Count late events in the rings. Shape: all (k,)."""
         for ring in self.rings:
-            ring.add(slots * STEP_S // ring.slot_s, counts)
+            ring.add(slots * STEP_S // ring.slot_s, places, counts)
+        slo = places // 2
+        inside = (self._head - slots) * STEP_S < self._period_s[slo]
+        np.minimum.at(self._since, slo[inside], slots[inside])
+        now = np.full(int(inside.sum()), self._arrivals.head, dtype=np.int64)
+        self._arrivals.add(now, places[inside], counts[inside])
 
-    def _flush(self) -> None:
-        """Move staged events to the rings."""
-        staged = np.flatnonzero(self._stage[:-1].any(axis=(0, 2)))
-        if len(staged):
-            counts = np.swapaxes(self._stage[:-1, staged], 0, 1)
-            self._add_slots(self._stage_first + staged, counts)
-            self._stage[:] = 0
+    def _settle(self) -> None:
+        """Move late events from the stage to the rings."""
+        slots, counts = self._stage.take_late()
+        if len(slots):
+            flat = counts.reshape(len(slots), -1)
+            at, places = np.nonzero(flat)
+            self._enter(slots[at], places, flat[at, places])
+
+    def _step(self, head: int) -> None:
+        """Move the watermark; what waited up to there is counted."""
+        self._arrivals.advance(head * STEP_S // self._arrivals.slot_s)
+        slots, counts = self._stage.take_to(head)
+        for slot, each in zip(slots.tolist(), counts, strict=True):
+            self._advance(slot)
+            for ring in self.rings:
+                ring.put(each)
+            seen = each.any(axis=1)
+            self._since[seen] = np.minimum(self._since[seen], slot)
+        self._advance(head)
+
+    def _advance(self, slot: int) -> None:
+        for ring in self.rings:
+            ring.advance(slot * STEP_S // ring.slot_s)
 
     def turn(self, now_ns: int) -> Iterator[tuple[int, list[Burn]]]:
         """Judge every slot that the watermark passed; yield its end and what burns then.
@@ -220,49 +237,16 @@ class Objectives:
         head = (now_ns - self._lateness_ns) // STEP_NS - 1
         if head <= self._head:
             return
-        self._flush()
-        steps = min(head - self._head, JUDGED_STEPS_MAX)
+        self._settle()
+        # Nothing was there to be judged before the first time.
+        steps = min(head - self._head, JUDGED_STEPS_MAX) if self._head else 1
+        if head - steps > self._head:
+            self._step(head - steps)
         for step in range(head - steps + 1, head + 1):
-            self._head = step
-            for ring in self.rings:
-                ring.advance(step * STEP_S // ring.slot_s)
-            yield (step + 1) * STEP_NS, self._judge((step + 1) * STEP_NS)
-        self._stage_first = now_ns // STEP_NS - STAGE_BEHIND
-
-    def _judge(self, at_ns: int) -> list[Burn]:
-        sums = np.concatenate([ring.sums for ring in self.rings])
-        bad = sums[:, :, 1]
-        if not len(self._limit) or not bad.any():
-            return []
-        total = sums.sum(axis=2)
-        every = np.arange(len(self.items))
-        long_bad, long_total = bad[self._long, every], total[self._long, every]
-        short_bad, short_total = bad[self._short, every], total[self._short, every]
-        with np.errstate(invalid="ignore"):  # infinite limits of pairs that do not exist
-            plain = (long_bad > self._limit * long_total) & (short_bad > self._limit * short_total)
-            half = EARLY_SHARE * self._limit
-            early = self._pages & (short_bad > half * short_total)
-        supported = wilson_lower(long_bad, long_total) > self._limit
-        supported &= long_bad >= BAD_EVENTS_MIN
-        early &= wilson_lower(short_bad, short_total) > half
-        early &= short_bad >= BAD_EVENTS_MIN
-        # What is told, loudest first: page, ticket, early ticket, page without support.
-        rank = np.select(
-            [plain & supported & self._pages, plain & supported, early, plain & self._pages],
-            [4, 3, 2, 1],
-            0,
-        )
-        best = rank.argmax(axis=0)
-        return [
-            Burn(
-                objective=index,
-                pair=self.items[index].pairs[best[index]],
-                pages=bool(rank[best[index], index] == 4),
-                confident=bool(rank[best[index], index] > 1),
-                at_ns=at_ns,
-            )
-            for index in np.flatnonzero(rank.max(axis=0, initial=0)).tolist()
-        ]
+            self._step(step)
+            sums = np.concatenate([ring.sums for ring in self.rings])
+            at_ns = (step + 1) * STEP_NS
+            yield at_ns, self._judge.judge(sums, self._arrivals.sums[0, :, 1], at_ns)
 
     def counts(self, objective: int, window_s: float) -> tuple[int, int]:
         """Return good and bad of a window as it was judged."""
@@ -270,14 +254,40 @@ class Objectives:
         good, bad = ring.sums[at, objective].tolist()
         return good, bad
 
+    def late_counts(self, objective: int) -> tuple[int, int]:
+        """Return good and bad of late events of the period that came within the last hour."""
+        good, bad = self._arrivals.sums[0, objective].tolist()
+        return good, bad
+
     def totals(self) -> dict[int, Int64]:
         """Return good and bad of every window with all events. Shape: each (slos, 2)."""
-        self._flush()
+        self._settle()
+        waiting = self._stage.waiting().sum(axis=0)
         return {
-            window: total
+            window: total + waiting
             for ring in self.rings
-            for window, total in zip(ring.windows_s, ring.totals(), strict=True)
+            for window, total in zip(ring.windows_s, ring.sums, strict=True)
         }
+
+    def outlook(self, objective: int, window_s: float) -> Outlook:
+        """Say what is left of a budget and for how long, at the rates of a window, as judged."""
+        item = self.items[objective]
+        good, bad = self.counts(objective, item.windows_s[-1])
+        now_good, now_bad = self.counts(objective, window_s)
+        is_full = (self._head - int(self._since[objective])) * STEP_S >= item.windows_s[-1]
+        formula = Formula.ROLLING if is_full else Formula.FILLING
+        return Outlook(
+            remaining_ratio=budget_remaining(bad, good + bad, item.budget),
+            exhaustion_s=exhaustion_s(
+                bad,
+                good + bad,
+                item.budget,
+                bad_per_s=now_bad / window_s,
+                events_per_s=(now_good + now_bad) / window_s,
+                formula=formula,
+            ),
+            formula=formula,
+        )
 
     def onset_ns(self, burn: Burn) -> int:
         """Estimate when a burn began: where the long window's excess of bad events starts."""
@@ -301,11 +311,15 @@ class Objectives:
 
     def state(self) -> State:
         """Copy all counts."""
-        self._flush()
+        self._settle()
         state: State = {
             "names": pack_json(self._names()),
-            "counters": np.array([self.late, self.too_late], dtype=np.int64),
-            "head": np.array([self._head, self._stage_first], dtype=np.int64),
+            "counters": np.array([self.too_late, self.clamped, self.invalid], dtype=np.int64),
+            "late": self.late.copy(),
+            "head": np.array([self._head], dtype=np.int64),
+            "since": self._since.copy(),
+            "waiting": self._stage.waiting(),
+            **prefixed("arrivals", self._arrivals.state()),
         }
         for ring in self.rings:
             state |= prefixed(f"ring{ring.slot_s}", ring.state())
@@ -316,20 +330,11 @@ class Objectives:
         ours = self._names()
         theirs = unpack_json(state["names"])
         pairs = [(at, ours.index(name)) for at, name in enumerate(theirs) if name in ours]
-        self.late, self.too_late = state["counters"].tolist()
-        self._head, self._stage_first = state["head"].tolist()
+        self.too_late, self.clamped, self.invalid = state["counters"].tolist()
+        self.late[:] = state["late"]
+        self._stage.restore(int(state["head"][0]), state["waiting"], pairs)
+        for their, our in pairs:
+            self._since[our] = state["since"][their]
+        self._arrivals.restore(part("arrivals", state), pairs)
         for ring in self.rings:
             ring.restore(part(f"ring{ring.slot_s}", state), pairs)
-
-
-def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
-    """Add two states of the same plan by model and SLO name."""
-    names, where = union_names(unpack_json(first["names"]), unpack_json(second["names"]))
-    total: State = {
-        "names": pack_json(names),
-        "counters": first["counters"] + second["counters"],
-        "head": np.maximum(first["head"], second["head"]),
-    }
-    for ring in sorted({key.split("/")[0] for key in first if "/" in key}):
-        total |= prefixed(ring, merge_rings(part(ring, first), part(ring, second), where))
-    return total

@@ -110,7 +110,7 @@ class WindowView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloView:
-    """One SLO of one model; the last window is its period."""
+    """One SLO of one model; the last window is its period. Without budget nothing remains of it."""
 
     model: str
     slo: str
@@ -118,7 +118,7 @@ class SloView:
     objective: float
     threshold_s: float | None
     windows: tuple[WindowView, ...]
-    budget_remaining_ratio: float
+    budget_remaining_ratio: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,23 +1,36 @@
-"""Turn alarms and burning SLOs into anomalies, and end them.
+"""Turn alarms, burning SLOs and troubles into anomalies, and end them.
 
-Law: everything is decided at tick ends and judged slots, in order, never at the time of the call.
+Law: everything is decided at tick ends and judged slots, in order, never at the time of the call;
+what is urgent is told with the batch that shows it.
 """
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
-from gateway.batch import Anomaly, AnomalyKind, Severity
+from gateway.batch import NO_CONTRACT, Anomaly, AnomalyKind, Severity
 from gateway.contract.plan import Plan
 from gateway.measure.devices import Devices
 from gateway.measure.drift import Alarm
-from gateway.measure.episodes import Episodes
+from gateway.measure.episodes import Episodes, anomaly_id
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
-from gateway.measure.rollouts import Rollouts
+from gateway.measure.judge import Burn
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
-from gateway.measure.slo import Burn, Objectives
+from gateway.measure.slo import Objectives
 from gateway.measure.streams import Streams
+from gateway.measure.trouble import Trouble
 from gateway.measure.views import is_back
+
+# Troubles are looked for once in this time of judged slots.
+TROUBLES_NS: Final = 60 * SECOND_NS
+# A latched trouble is over when a person has acknowledged it; nothing has to stay quiet after that.
+LATCHED: Final = frozenset({AnomalyKind.INTEGRITY})
+_NOT_TROUBLES: Final = frozenset({AnomalyKind.DRIFT, AnomalyKind.SLO_BURN})
+
+# What is wrong at a time, by the part that knows.
+Troubles = Callable[[int], Sequence[Trouble]]
 
 
 class Watch:
@@ -32,9 +45,9 @@ class Watch:
         streams: Streams,
         objectives: Objectives,
         devices: Devices,
-        rollouts: Rollouts,
         recent: Ring,
         bad: Ring,
+        troubles: Sequence[Troubles] = (),
     ) -> None:
         self.plan = plan
         self.settings = settings
@@ -42,8 +55,8 @@ class Watch:
         self.streams = streams
         self.objectives = objectives
         self.devices = devices
-        self.rollouts = rollouts
         self.episodes = Episodes()
+        self._troubles = tuple(troubles)
         self._recent = recent
         self._bad = bad
         self._quiet_drift_ns = round(settings.drift_quiet_s * SECOND_NS)
@@ -58,9 +71,58 @@ class Watch:
         ]
         anomalies += self._quiet_drifts(now_ns)
         for at_ns, burns in self.objectives.turn(now_ns):
-            self.rollouts.judge(at_ns)
             anomalies += self._judged(at_ns, burns)
+            if at_ns % TROUBLES_NS == 0:
+                found = [trouble for part in self._troubles for trouble in part(at_ns)]
+                anomalies += self.tell(found, at_ns)
+                anomalies += self._quiet_troubles(found, at_ns)
         return anomalies
+
+    def tell(self, troubles: Iterable[Trouble], at_ns: int) -> list[Anomaly]:
+        """Open anomalies for troubles that are new, and tell louder ones again."""
+        told: list[Anomaly] = []
+        for trouble in troubles:
+            key = _trouble_key(trouble)
+            episode = self.episodes.open.get(key)
+            if episode is None:
+                told.append(self.episodes.start(key, self._anomaly(trouble, at_ns)))
+                continue
+            episode.quiet_for_ns(False, at_ns)
+            if trouble.severity is Severity.PAGE and episode.anomaly.severity is Severity.TICKET:
+                told.append(self.episodes.escalate(key, self._anomaly(trouble, at_ns)))
+        return told
+
+    def _quiet_troubles(self, found: Iterable[Trouble], at_ns: int) -> list[Anomaly]:
+        """Resolve the anomalies of troubles that have been gone for long enough."""
+        there = {_trouble_key(trouble) for trouble in found}
+        resolved: list[Anomaly] = []
+        for key, episode in list(self.episodes.open.items()):
+            kind = episode.anomaly.kind
+            if kind in _NOT_TROUBLES or key in there:
+                continue
+            needed_ns = 0 if kind in LATCHED else self._quiet_slo_ns
+            if episode.quiet_for_ns(True, at_ns) >= needed_ns:
+                resolved.append(self.episodes.resolve(key, at_ns))
+        return resolved
+
+    def _anomaly(self, trouble: Trouble, at_ns: int) -> Anomaly:
+        contract = trouble.contract
+        kind, subject, onset_ns = trouble.kind, trouble.subject, trouble.onset_ns
+        return Anomaly(
+            id=anomaly_id(kind, trouble.model, trouble.version, subject, onset_ns),
+            kind=kind,
+            severity=trouble.severity,
+            owner="" if contract == NO_CONTRACT else self.plan.contracts[contract].owner,
+            team=trouble.team,
+            model=trouble.model,
+            version=trouble.version,
+            subject=subject,
+            summary=trouble.summary,
+            onset_ns=onset_ns,
+            raised_ns=at_ns,
+            numbers=trouble.numbers,
+            evidence=trouble.evidence,
+        )
 
     def _maybe_drift(self, alarm: Alarm) -> Anomaly | None:
         stream = self.streams.items[alarm.row]
@@ -139,6 +201,11 @@ class Watch:
 
 def _drift_key(key: tuple[str, str, str]) -> str:
     return json.dumps(["drift", *key], ensure_ascii=False)
+
+
+def _trouble_key(trouble: Trouble) -> str:
+    key = [trouble.kind.value, trouble.model, trouble.subject]
+    return json.dumps(key, ensure_ascii=False)
 
 
 def _burn_key(model: str, slo: str) -> str:

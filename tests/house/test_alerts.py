@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from gateway.forward.alerts import ALERT_NAMES, WATCHDOG
 from tests.process import AMTOOL, PROMTOOL, ROOT, require
 
 FOLDER: Final = ROOT / "alerts"
@@ -18,7 +19,7 @@ RUNBOOKS: Final = FOLDER / "runbooks"
 ROUTES: Final = FOLDER / "alertmanager.yml"
 
 # Alerts that the gateways send by themselves; each has a runbook, none has a rule.
-OWN_ALERTS: Final = frozenset({"WeirDrift", "WeirSloBurn", "Watchdog"})
+OWN_ALERTS: Final = frozenset({*ALERT_NAMES.values(), WATCHDOG})
 SEVERITIES: Final = frozenset({"page", "ticket", "none"})
 OWNERS: Final = frozenset({"ml-engineering", "device-ops", "site-ops"})
 RUNBOOK_BASE: Final = "https://weir.example/runbooks/"

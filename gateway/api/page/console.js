@@ -99,9 +99,11 @@ function drawAccounting(rows) {
 function drawModels(page) {
   fill("models", page.items.length ? [table(
     ["model", "version", "events#", "success#", "p50#", "p95#", "p99#", "cold#"],
-    page.items.map((m) => [m.model, m.version, count(m.succeeded + m.failed),
-      percent(m.success_ratio, 2), seconds(m.p50_s), seconds(m.p95_s), seconds(m.p99_s),
-      count(m.cold_starts)]))] : [], "No inference seen yet.");
+    page.items.map((m) => {
+      const took = m.recent || m.all_time || {};
+      return [m.model, m.version, count(m.succeeded + m.failed), percent(m.success_ratio, 2),
+        seconds(took.p50_s), seconds(took.p95_s), seconds(took.p99_s), count(m.cold_starts)];
+    }))] : [], "No inference seen yet.");
 }
 
 function drawSlos(page) {

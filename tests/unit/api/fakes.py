@@ -29,6 +29,7 @@ from gateway.api.sources import (
     Histogram,
     MeasureSnapshot,
     Operation,
+    Quantiles,
     Sample,
     SearchQuery,
     Series,
@@ -227,6 +228,8 @@ SERIES = Series(
         sum=6.5,
         exemplars=(None, Exemplar(trace_id=TRACE, value=0.07, time_s=1_760_000_000.5), None, None),
     ),
+    recent=None,
+    all_time=Quantiles(p50_s=0.05, p95_s=0.2, p99_s=0.4),
     classes={"ok": 90, "torn": 10},
     last_event_ns=NOW_NS,
 )

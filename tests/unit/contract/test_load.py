@@ -143,6 +143,41 @@ def test_digest_of_a_contract_without_the_later_keys_does_not_change(tmp_path: P
     assert len({plain, *digests}) == 1 + len(texts)
 
 
+FIRST_FORM = """\
+slos:
+  - {name: success, indicator: success, objective: 0.999, window: 30d}
+  - {name: latency, indicator: latency, threshold: 100ms, objective: 0.95}
+cost: {currency: USD, per_inference: 0.00002, budget_per_month: 40}
+"""
+
+
+def test_later_keys_of_objectives_and_cost_do_not_change_a_digest(tmp_path: Path) -> None:
+    golden = "603ac99512dcda20805768d469a0a2a21556f03b75a47f96f171282014fb132a"
+    assert loaded(tmp_path, HEAD + SIGNALS + FIRST_FORM).digest == golden
+    silent = FIRST_FORM.replace("30d}", "30d, alerts: [], page: true}").replace(
+        "40}", "40, features: []}\nrollouts: {allocation: 0.25}"
+    )
+    assert loaded(tmp_path, HEAD + SIGNALS + silent).digest == golden
+    pair = "{long: 1h, short: 5m, factor: 14.4, severity: page}"
+    texts = [
+        FIRST_FORM.replace("30d}", f"30d, alerts: [{pair}]}}"),
+        FIRST_FORM.replace("40}", "40, feature: app.use, features: [a]}"),
+        FIRST_FORM.replace("40}", "40, feature: app.use, features: [b]}"),
+        FIRST_FORM + "labels: {signal: class}\n",
+        FIRST_FORM + "rollouts: {allocation: 0.5}\n",
+    ]
+    digests = [loaded(tmp_path, HEAD + SIGNALS + text).digest for text in texts]
+    assert len({golden, *digests}) == 1 + len(texts)
+
+
+def test_digests_of_the_examples_stay_what_they_were() -> None:
+    digests = [contract.digest for contract in load_contracts([EXAMPLES])]
+    assert digests == [
+        "bed5bd144f92a82be6aab47c40730014ebec7bdfd4929928bec4b5a6be9fd0bc",
+        "9dce9521303179344e8e994e2cbfd1faa9fbf442e8ff0dd7f8473fadb895ee5b",
+    ]
+
+
 def test_baseline_beside_the_contract_is_refused_until_it_can_be_read(tmp_path: Path) -> None:
     write(tmp_path, "{}", "models/baselines/damage.json")
     text = HEAD + "drift: {baseline: 'file:baselines/damage.json'}\n"
@@ -238,7 +273,7 @@ def test_all_faults_of_a_contract_come_at_once(tmp_path: Path) -> None:
         "signals:\n"
         "  note: {attribute: n, type: string, role: text, export: pass}\n"
         "  odd: {attribute: o, type: doubel, role: feature, export: {generalize: 1}}\n"
-        "slos: [{name: s, indicator: success, objective: 0.9}]\n"
+        "slos: [{name: s, indicator: success, objective: 0.8}]\n"
         "sampling: {keep: [nte < 1, odd < 1]}\n"
     )
     found = sorted((each.line, each.rule) for each in findings_of(write(tmp_path, text)))
@@ -276,7 +311,7 @@ def test_every_key_is_described() -> None:
     assert {path for path, knob in table.items() if knob.default == "required"} >= set(REQUIRED)
     assert all(knob.description for knob in table.values())
     assert table["signals.<name>.export"].default == "drop"
-    assert table["slos[].window"].type == "duration, 7d to 90d"
+    assert table["slos[].window"].type == "duration, 1d to 90d"
     assert table["drift.false_alarms"].default == "1/30d"
     assert table["sampling.rate"].type == "number, 0 to 1"
     assert table["contract"].type == "1"
@@ -317,6 +352,21 @@ KEYS = st.text(max_size=4) | st.sampled_from(
         "threshold",
         "baseline",
         "cost",
+        "feature",
+        "features",
+        "allowance",
+        "alerts",
+        "long",
+        "short",
+        "factor",
+        "severity",
+        "page",
+        "labels",
+        "signal",
+        "within",
+        "expect",
+        "rollouts",
+        "allocation",
     ]
 )
 TREES = st.recursive(

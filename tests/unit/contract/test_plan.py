@@ -29,6 +29,12 @@ def test_slots_hold_every_key_that_is_named(examples: tuple[Contract, ...]) -> N
             assert plan.slot_keys[plan.slot_of[key]] == key.encode()
 
 
+def test_feature_of_the_cost_has_a_slot(tmp_path: Path) -> None:
+    cost = "cost: {currency: USD, per_inference: 1, feature: app.use, features: [sorting]}\n"
+    plan = compile_plan((loaded(tmp_path, HEAD + cost),), SamplingSection())
+    assert plan.slot_keys[plan.slot_of["app.use"]] == b"app.use"
+
+
 def test_plan_without_contracts_reads_the_standard_keys() -> None:
     plan = compile_plan((), SamplingSection())
     assert plan.contracts == ()

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.check import check, inspect
-from gateway.contract.render import FORMATS, render, render_slos
+from gateway.contract.render import FORMATS, render
+from gateway.contract.tell import tell
 from gateway.errors import Finding
-from tests.unit.contract.texts import EXAMPLES, HEAD, write
+from tests.unit.contract.texts import HEAD, write
 
 FINDINGS = (
     Finding(
@@ -90,9 +91,14 @@ def test_unknown_form_is_refused() -> None:
         render((), "xml")
 
 
-def test_objectives_are_told_with_detection_times() -> None:
-    text = render_slos(inspect([EXAMPLES / "damage-net.yaml"]).contracts)
-    assert "damage-net success: 0.999 over 30d" in text
-    assert "1h at 14.4x: needs 1.44% bad" in text
-    assert "one bad event of 69 fires it" in text
-    assert render_slos(()) == ""
+def test_objectives_stand_beside_the_findings(tmp_path: Path) -> None:
+    slo = "slos: [{name: a, indicator: success, objective: 0.999}]\n"
+    seen = inspect([write(tmp_path, HEAD + slo)])
+    told = tell(seen.contracts)
+    text = render(seen.findings, "text", slos=told)
+    assert text.startswith("no findings\n\ndamage-net a: success, 0.999 over 30d\n")
+    content = json.loads(render(seen.findings, "json", slos=told))
+    assert content["findings"] == []
+    assert [each["slo"] for each in content["slos"]] == ["a"]
+    assert json.loads(render((), "json", slos=())) == {"findings": [], "slos": []}
+    assert render((), "text", slos=()) == "no findings\n"

@@ -1,23 +1,27 @@
 """Burn windows are those of the published tables, and their detection times follow from them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.batch import Severity
-from gateway.contract.schema import Indicator, Slo
+from gateway.contract.schema import BurnWindow, Indicator, Slo
 from gateway.contract.slo import (
     FACTOR_MIN,
+    SHORT_SLOTS_MIN,
     WIDE_WINDOWS,
     budget_of,
     detections,
     objective_min,
     overeager,
-    required_windows,
+    slot_s_of,
     standard_windows,
+    uncountable,
     undetectable,
+    windows_for,
     windows_of,
 )
 
@@ -95,7 +99,7 @@ def test_one_bad_event_fires_up_to_the_published_counts(
     assert [each.single_event_count for each in found] == counts
 
 
-PERIODS_S = st.integers(7, 90).map(lambda days: days * DAY_S)
+PERIODS_S = st.integers(24, 90 * 24).map(lambda hours: hours * 3600.0)
 OBJECTIVES = st.floats(0.001, 0.999999)
 
 
@@ -105,7 +109,7 @@ def test_objective_is_refused_exactly_when_a_pair_cannot_fire(
 ) -> None:
     never = [
         window
-        for window in required_windows(indicator, period_s)
+        for window in windows_for(indicator, objective, period_s)
         if window.factor * budget_of(objective) >= 1
     ]
     assert (undetectable(indicator, period_s, objective) is not None) == bool(never)
@@ -124,6 +128,83 @@ def test_accepted_objective_is_watched_by_pairs_that_can_all_fire(
             assert each.total_s < each.window.long_s
     if overeager(objective, period_s) is None:
         assert all(window.factor >= FACTOR_MIN for window in windows_of(slo))
+
+
+@given(PERIODS_S, st.sampled_from(list(Indicator)), OBJECTIVES)
+def test_windows_of_any_period_can_be_counted_and_ended(
+    period_s: float, indicator: Indicator, objective: float
+) -> None:
+    pairs = windows_for(indicator, objective, period_s)
+    assert len(pairs) == 4
+    assert overeager(objective, period_s) is None
+    assert uncountable(pairs, period_s) is None
+    for pair in pairs:
+        for window_s in (pair.long_s, pair.short_s):
+            assert window_s % slot_s_of(window_s) == 0
+        assert pair.long_s <= period_s
+        assert pair.short_s >= SHORT_SLOTS_MIN * slot_s_of(pair.short_s)
+        assert pair.factor >= FACTOR_MIN
+        if budget_of(objective) < 1 / 6:
+            assert pair.factor * budget_of(objective) < 1
+    factors = [pair.factor for pair in pairs]
+    assert factors == sorted(factors, reverse=True)
+    assert [pair.long_s for pair in pairs] == sorted({pair.long_s for pair in pairs})
+
+
+def test_windows_of_a_day_shrink() -> None:
+    found = standard_windows(DAY_S)
+    assert [each.long_s for each in found] == [600, 3120, 12_240, 36_000]
+    assert [each.short_s for each in found] == [50, 260, 1020, 3000]
+    spent = [each.factor * each.long_s / DAY_S for each in found]
+    assert spent == pytest.approx([0.08, 0.125, 0.2, 0.42], rel=1e-12)
+    assert windows_for(Indicator.LATENCY, 0.95, DAY_S)[-1].long_s == DAY_S / 2
+
+
+@pytest.mark.parametrize("days", [7, 28])
+def test_factors_have_no_step_where_the_shares_change(days: int) -> None:
+    before, at = standard_windows(days * DAY_S - 1), standard_windows(days * DAY_S)
+    for one, two in zip(before, at, strict=True):
+        assert one.factor == pytest.approx(two.factor, rel=1e-4)
+        assert one.long_s == two.long_s
+
+
+OWN = BurnWindow(long_s=3600, short_s=300, factor=10, severity=Severity.PAGE)
+
+
+def test_pairs_of_an_objective_win() -> None:
+    slo = Slo(
+        name="s", indicator=Indicator.LATENCY, objective=0.95, window=30 * DAY_S, pairs=(OWN,)
+    )
+    assert windows_of(slo) == (OWN,)
+    assert [each.window for each in detections(slo)] == [OWN]
+    assert undetectable(Indicator.LATENCY, 30 * DAY_S, 0.95, (OWN,)) is None
+    assert undetectable(Indicator.LATENCY, 30 * DAY_S, 0.9, (OWN,)) is OWN
+    low = replace(OWN, factor=0.5)
+    assert overeager(0.95, 30 * DAY_S, (OWN, low)) is low
+
+
+@pytest.mark.parametrize(
+    ("long_s", "short_s"),
+    [(3600, 40), (3600.5, 300), (3600, 60.5), (3600, 3600), (3600, 0), (8 * DAY_S, 300)],
+)
+def test_windows_that_cannot_be_counted_are_found(long_s: float, short_s: float) -> None:
+    wrong = replace(OWN, long_s=long_s, short_s=short_s)
+    assert uncountable((OWN, wrong), 7 * DAY_S) is wrong
+    assert uncountable((OWN,), 7 * DAY_S) is None
+
+
+def test_a_window_beyond_all_rings_is_refused() -> None:
+    assert slot_s_of(400 * DAY_S) == 3600
+    with pytest.raises(ValueError, match="longer than any"):
+        slot_s_of(400 * DAY_S + 1)
+
+
+@pytest.mark.parametrize("indicator", [Indicator.INTEGRITY, Indicator.BANDWIDTH])
+def test_an_objective_without_budget_has_no_pairs(indicator: Indicator) -> None:
+    slo = Slo(name="s", indicator=indicator, objective=1.0, window=30 * DAY_S, pairs=(OWN,))
+    assert windows_of(slo) == ()
+    assert detections(slo) == ()
+    assert undetectable(indicator, 30 * DAY_S, 1.0) is None
 
 
 def test_budget_is_decimal() -> None:

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from gateway.contract.load import load_contracts
 from gateway.contract.schema import Contract
+from gateway.errors import Finding, InvalidConfigError
 
 EXAMPLES: Final = Path(__file__).parents[3] / "gateway" / "contract" / "examples"
 
@@ -39,3 +42,11 @@ def loaded(folder: Path, text: str) -> Contract:
     """Load one contract from text."""
     (contract,) = load_contracts([write(folder, text)])
     return contract
+
+
+def found(folder: Path, text: str) -> Finding:
+    """Answer the only finding of a contract."""
+    with pytest.raises(InvalidConfigError) as caught:
+        load_contracts([write(folder, text)])
+    (finding,) = caught.value.findings
+    return finding

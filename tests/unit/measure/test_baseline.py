@@ -5,8 +5,11 @@ import pytest
 from scipy import stats
 
 from gateway.measure.baseline import (
+    CELLS,
     COARSE_BINS_MAX,
+    CUTS,
     EVENTS_PER_BIN_MIN,
+    SPARE,
     UNUSUAL,
     Baseline,
     freeze,
@@ -69,7 +72,41 @@ def test_rare_classes_are_pooled() -> None:
     baseline = freeze(CLASSES, counts, [counts])
     assert baseline.group.tolist() == [1, 2, 3, UNUSUAL, UNUSUAL, UNUSUAL]
     assert baseline.describe(1) == "ok"
-    assert not np.isfinite(baseline.ranks).any()
+    assert not baseline.is_ordered
+    assert [baseline.describe_place(place) for place in (1, 2, 3, 4)] == [
+        "ok",
+        "cracked",
+        "wet",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("levels", [0, 2, 3, 16, 255])
+def test_every_coarse_bin_has_a_place_of_its_own_in_order(levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for size in (12, 300, 20_000):
+        values = rng.beta(8, 2, size)
+        if levels:
+            values = np.round(values * levels) / levels
+        counts = counted(values)
+        counts[SCORE.missing], counts[SCORE.odd] = size // 10, size // 20
+        baseline = freeze(SCORE, counts, [counts])
+        assert len(set(baseline.places.tolist())) == baseline.bins
+        assert (np.diff(baseline.places) > 0).all()
+        assert baseline.places[-1] < SPARE
+        # The place is the cell in which the bin's own mid-rank lies, or the one beside it.
+        ordered = (baseline.places >= 1) & (baseline.places <= CELLS)
+        part = baseline.shares[ordered] / baseline.shares[ordered].sum()
+        cells = 1 + np.searchsorted(CUTS, np.cumsum(part) - part / 2, side="right")
+        assert (np.abs(baseline.places[ordered] - cells) <= 1).all()
+
+
+def test_how_many_events_a_tolerance_needs() -> None:
+    # The table of the reference: bins 10, 20 and 32 need 8,667, 14,477 and 20,877 events at 0.1.
+    baseline = healthy(size=40_000)
+    expected = stats.chi2.ppf(0.99, baseline.bins - 1) * baseline.phi / 0.05**2
+    assert baseline.events_needed(0.1) == pytest.approx(expected, rel=1e-12)
+    assert baseline.events_needed(0.05) == pytest.approx(4 * expected, rel=1e-12)
 
 
 def test_independent_blocks_are_not_overdispersed() -> None:

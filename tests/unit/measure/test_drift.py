@@ -3,17 +3,24 @@
 import numpy as np
 import pytest
 
-from gateway.measure.baseline import COARSE_BINS_MAX, Baseline, freeze
-from gateway.measure.bets import BETS_MAX, bets_of, log_table
+from gateway.measure.baseline import PLACES, Baseline, freeze
+from gateway.measure.bets import BETS, bets_of, class_bets, fees, ordered_bets
 from gateway.measure.collect import alarms_by_itself
 from gateway.measure.drift import (
-    ADAPTIVE,
+    COMPONENTS,
+    HALF_LIVES,
     HALF_LIVES_TICKS,
+    Accumulator,
     Alarm,
     Bank,
     accumulate,
     accumulate_cusum,
+    adaptive_values,
+    expected_change,
+    mixture,
     plug_in,
+    rounded_down,
+    smooth_plug_in,
 )
 from gateway.measure.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.state import Int64
@@ -36,34 +43,110 @@ TICK_NS = 10_000_000_000
     ],
 )
 def test_oracle_g_fixed_bet(delta: float, phi: float, expected: tuple[float, ...]) -> None:
-    table = log_table(np.array([[0.5, 1.0, 1.0, 1.5]]), SHARES_G, delta)
+    bet = np.array([[0.5, 1.0, 1.0, 1.5]])
+    fee = fees(bet, SHARES_G[None], np.array([delta]))[0]
     log_m = np.array([-np.inf])
     for tick, value in zip(TICKS_G, expected, strict=True):
-        log_m = accumulate(table @ tick / phi, log_m)
+        log_m = accumulate((np.log(bet) @ tick - tick.sum() * fee) / phi, log_m)
         assert float(log_m[0]) == pytest.approx(value, rel=1e-12)
 
 
 def test_oracle_g_cusum() -> None:
-    table = log_table(np.array([[0.5, 1.0, 1.0, 1.5]]), SHARES_G, 0.0)
+    log_bet = np.log(np.array([[0.5, 1.0, 1.0, 1.5]]))
     log_m = np.array([-np.inf])
     for tick in TICKS_G:
-        log_m = accumulate_cusum(table @ tick, log_m)
+        log_m = accumulate_cusum(log_bet @ tick, log_m)
     assert float(log_m[0]) == pytest.approx(8.528318303649808, rel=1e-12)
 
 
 def test_oracle_g_plug_in() -> None:
-    ewma = np.zeros((1, ADAPTIVE, 4))
-    log_m = np.full((1, ADAPTIVE), -np.inf)
+    ewma = np.zeros((1, HALF_LIVES, 4))
+    log_m = np.full((1, HALF_LIVES), -np.inf)
     decay = np.exp2(-1 / np.array(HALF_LIVES_TICKS))
+    shares, delta, phi = SHARES_G[None], np.array([0.05]), np.array([1.0])
     values: list[Float64] = []
     for tick in TICKS_G:
-        value = plug_in(tick[None], ewma, SHARES_G[None], np.array([0.05]), np.array([1.0]))
+        bets = plug_in(expected_change(ewma, shares), shares)
+        value = adaptive_values(tick[None], bets, shares, delta, phi)
         log_m = accumulate(value, log_m)
         values.append(value)
+        chi = np.sqrt((bets[0, 0] ** 2) @ SHARES_G)
         ewma = ewma * decay[:, None] + tick
     assert [float(value[0, 0]) for value in values[:2]] == [0.0, 0.0]
-    assert float(values[2][0, 0]) == pytest.approx(0.03464550419958577, rel=1e-10)
+    assert float(chi) == pytest.approx(0.05168231897283614, rel=1e-12)
+    assert 1 - 0.05 / float(chi) == pytest.approx(0.03255115107587092, rel=1e-12)
+    assert float(values[2][0, 0]) == pytest.approx(0.03464550419958577, rel=1e-12)
     assert float(log_m[0, 0]) == pytest.approx(1.1332577928676952, rel=1e-12)
+
+
+def ball(rng: np.random.Generator, shares: Float64, radius: float, count: int) -> Float64:
+    """Draw laws whose chi-squared distance from the shares is the radius, or all that fits."""
+    ways = rng.normal(size=(count, len(shares)))
+    ways -= ways @ shares[:, None] * np.ones(len(shares))
+    ways /= np.sqrt(ways**2 @ shares)[:, None]
+    fits = np.minimum(radius, 0.999 / np.maximum(-ways.min(axis=1), 1e-9))
+    laws: Float64 = shares * (1 + fits[:, None] * ways)
+    return laws
+
+
+def test_no_bet_gains_under_any_law_of_the_ball(seed: int) -> None:
+    # Step 1 of the proof, on the numbers that are used: the mean factor of one event.
+    rng = np.random.default_rng(seed)
+    for baseline in (learned(), learned_classes()):
+        shares = np.zeros(PLACES)
+        shares[baseline.places] = baseline.shares
+        delta = np.array([0.2])
+        bets = bets_of(baseline)[0]
+        paid = fees(bets, shares[None], delta)[0]
+        useful = np.isfinite(paid)
+        factors = bets[useful] * np.exp(-paid[useful])[:, None]
+        laws = np.zeros((500, PLACES))
+        laws[:, baseline.places] = ball(rng, baseline.shares, 0.2, 500)
+        assert (factors @ laws.T).max() <= 1 + 1e-12
+        worst = shares * (1 + 0.05 * (factors - factors @ shares[:, None]))
+        assert useful.sum() >= 30
+        assert (worst >= 0).all()
+
+
+def test_no_adaptive_bet_gains_under_any_law_of_the_ball(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shares = np.zeros(PLACES)
+    shares[learned().places] = learned().shares
+    past = rng.multinomial(300, rng.dirichlet(shares + 1e-3), size=(1, HALF_LIVES))
+    change = expected_change(past * (shares > 0).astype(float), shares[None])
+    used = np.flatnonzero(shares)
+    delta, phi = np.array([0.1]), np.array([1.0])
+    for bets in (plug_in(change, shares[None]), smooth_plug_in(change, shares[None])):
+        each = [
+            adaptive_values(np.eye(PLACES)[place][None], bets, shares[None], delta, phi)[0]
+            for place in used.tolist()
+        ]
+        laws = ball(rng, shares[used], 0.1, 500)
+        assert (laws @ np.exp(np.array(each))).max() <= 1 + 1e-12
+        assert np.abs(bets @ shares).max() < 1e-12
+
+
+def test_what_is_stored_is_rounded_down() -> None:
+    values = np.array([-np.inf, -3.3, 0.0, 1e-9, 12.466355, 1 / 3])
+    stored = rounded_down(values)
+    assert (stored <= values).all()
+    assert np.allclose(stored, values, rtol=3e-7)
+
+
+def test_cusum_is_never_above(seed: int) -> None:
+    baseline = learned()
+    banks = []
+    for accumulator in Accumulator:
+        bank = Bank()
+        bank.reserve(1)
+        bank.arm(0, baseline, 0.0, np.inf, accumulator)
+        banks.append(bank)
+    rng = np.random.default_rng(seed)
+    for number, tick in enumerate(scores(rng, 7.9, 2.1, 60, 40), 1):
+        for bank in banks:
+            run(bank, baseline, [tick], number)
+        assert (banks[1].log_m <= banks[0].log_m + 1e-4).all()
+    assert banks[1].evidence[0] < banks[0].evidence[0]
 
 
 def counted(values: Float64) -> Int64:
@@ -77,10 +160,17 @@ def learned(seed: int = 1, size: int = 4_000) -> Baseline:
     return freeze(SCORE, np.sum(parts, axis=0), parts)
 
 
+def learned_classes() -> Baseline:
+    rng = np.random.default_rng(3)
+    parts = [rng.multinomial(500, [0.9, 0.06, 0.03, 0.01, 0.0, 0.0]) for _ in range(8)]
+    return freeze(CLASSES, np.sum(parts, axis=0), parts)
+
+
 def armed(baseline: Baseline, tolerance: float = 0.0) -> Bank:
     bank = Bank()
     bank.reserve(1)
     bank.arm(0, baseline, tolerance, LOG_A)
+    bank.clear(0, 0)
     return bank
 
 
@@ -143,8 +233,7 @@ def test_missing_scores_are_found() -> None:
 def test_a_shift_of_classes_and_an_unseen_class_are_found() -> None:
     rng = np.random.default_rng(3)
     truth = np.array([0.9, 0.06, 0.03, 0.01, 0.0, 0.0])
-    parts = [rng.multinomial(500, truth) for _ in range(8)]
-    baseline = freeze(CLASSES, np.sum(parts, axis=0), parts)
+    baseline = learned_classes()
     for shares in ([0.75, 0.21, 0.03, 0.01, 0, 0], [0.85, 0.06, 0.03, 0.01, 0.05, 0]):
         bank = armed(baseline, tolerance=0.1)
         ticks = [rng.multinomial(50, truth) for _ in range(50)]
@@ -177,16 +266,8 @@ def test_many_streams_step_like_each_one_alone() -> None:
         for bank, row in zip(alone, coarse, strict=True):
             bank.step(np.zeros(1, dtype=np.int64), row[None], ends[:1])
     for row, bank in enumerate(alone):
-        assert np.allclose(together.log_m[row], bank.log_m[0], rtol=1e-12)
+        assert np.allclose(together.log_m[row], bank.log_m[0], rtol=1e-5)
         assert np.array_equal(together.ewma[row], bank.ewma[0])
-
-
-def test_the_window_since_onset_holds_the_ticks_after_it() -> None:
-    baseline = learned()
-    bank = armed(baseline)
-    ticks = scores(np.random.default_rng(6), 8, 2, 10, 30)
-    run(bank, baseline, ticks)
-    assert np.array_equal(bank.since(0, 7 * TICK_NS), baseline.coarse(np.array(ticks[7:])).sum(0))
 
 
 def test_the_ewma_window_knows_its_effective_size() -> None:
@@ -198,12 +279,44 @@ def test_the_ewma_window_knows_its_effective_size() -> None:
     assert float(size[0]) * baseline.phi == pytest.approx(30 * (1 + decay) / (1 - decay), rel=0.01)
 
 
-def test_weights_and_bets_fit_the_tables() -> None:
-    bets, names = bets_of(learned())
-    assert len(bets) == len(names) <= BETS_MAX
-    assert bets.shape[1] <= COARSE_BINS_MAX
-    assert (bets > 0).all()
-    assert len(set(names)) == len(names)
+def test_bets_fit_the_table_and_have_names() -> None:
+    for (bets, names), baseline in ((ordered_bets(), learned()), (class_bets(), learned_classes())):
+        assert bets.shape == (BETS, PLACES)
+        assert (bets > 0).all()
+        assert len(set(names)) == len(names) == BETS
+        assert len(bets_of(baseline)[1]) == BETS
+    assert "more ok 0.3" in bets_of(learned_classes())[1]
+
+
+def test_weights_add_up_to_one_whatever_bets_are_of_use() -> None:
+    steady = counted(np.full(4_000, 0.5))
+    for baseline in (learned(), learned_classes(), freeze(SCORE, steady, [steady])):
+        bank = armed(baseline)
+        run(bank, baseline, [baseline.counts], 1)
+        bank.log_m[0] = np.where(np.isfinite(bank.log_m[0]), 0.0, -np.inf)
+        log_m = bank.log_m[0].astype(np.float64)
+        assert mixture(log_m[None], bank._log_weight[:1])[0][0] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_stream_costs_little_memory() -> None:
+    bank = armed(learned())
+    state = bank.state(np.zeros(1, dtype=np.int64))
+    assert len(state["log_m"][0]) == COMPONENTS
+    assert sum(array.nbytes for array in state.values()) <= 1_536
+
+
+def test_a_reference_of_the_hour_is_judged_against() -> None:
+    baseline = learned(size=40_000)
+    rng = np.random.default_rng(12)
+    night = baseline.coarse(counted(rng.beta(7, 3, 100_000)))[: baseline.bins] / 100_000
+    moved = night + 1e-6
+    row = np.zeros(1, dtype=np.int64)
+    for is_told in (True, False):
+        bank = armed(baseline, 0.1)
+        if is_told:
+            bank.refer(row, (moved / moved.sum())[None], np.array([baseline.delta(0.1)]))
+        ticks = scores(rng, 7, 3, 40, 50)
+        assert bool(run(bank, baseline, ticks)) is not is_told
 
 
 def test_a_reference_that_changed_half_way_alarms_by_itself() -> None:
