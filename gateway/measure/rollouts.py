@@ -280,6 +280,9 @@ class Rollouts:
             at = np.flatnonzero(contract == index)
             if not len(at):
                 continue
+            group = self._running(group, event_ns[at])
+            if not group:
+                continue
             members, controls = self._sides(group, codes[at], series[at], event_ns[at])
             bads = [
                 self.objectives.bad(
@@ -296,6 +299,15 @@ class Rollouts:
                     self._live[each].add(
                         event_ns[at[side]], [bad[side] for bad in bads], control=is_control
                     )
+
+    def _running(self, group: list[int], event_ns: Int64) -> list[int]:
+        """Leave out rollouts that had ended before all of some events, or began after them."""
+        oldest, newest = int(event_ns.min()), int(event_ns.max())
+        return [
+            each
+            for each in group
+            if self._live[each].start.at_ns <= newest and self._live[each].end_ns >= oldest
+        ]
 
     def _sides(
         self, group: list[int], codes: Int32, series: Int64, event_ns: Int64
