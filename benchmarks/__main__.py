@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals, slo
 from benchmarks.report import Report, machine, plain, render
 
 
@@ -28,8 +28,22 @@ class Length(Enum):
 
 
 # Seconds for each measured figure: of CPU, but of the clock for ingest and durable.
-FULL_S: Final = {"decode": 2.0, "signals": 1.0, "pipeline": 4.0, "ingest": 8.0, "durable": 8.0}
-QUICK_S: Final = {"decode": 0.2, "signals": 0.1, "pipeline": 0.1, "ingest": 1.0, "durable": 1.0}
+FULL_S: Final = {
+    "decode": 2.0,
+    "signals": 1.0,
+    "slo": 1.0,
+    "pipeline": 4.0,
+    "ingest": 8.0,
+    "durable": 8.0,
+}
+QUICK_S: Final = {
+    "decode": 0.2,
+    "signals": 0.1,
+    "slo": 0.05,
+    "pipeline": 0.1,
+    "ingest": 1.0,
+    "durable": 1.0,
+}
 QUICK_SEGMENT_SPANS: Final = 20_480
 QUICK_WARM_S: Final = 0.5
 # Seconds of overload, seconds of the measuring before it, processes of clients.
@@ -51,6 +65,10 @@ def _run_decode(length: Length) -> Report:
 
 def _run_signals(length: Length) -> Report:
     return signals.run(budget_s=(QUICK_S if length is Length.QUICK else FULL_S)["signals"])
+
+
+def _run_slo(length: Length) -> Report:
+    return slo.run(budget_s=(QUICK_S if length is Length.QUICK else FULL_S)["slo"])
 
 
 def _run_pipeline(length: Length) -> Report:
@@ -83,6 +101,7 @@ def _run_backlog(length: Length) -> Report:
 BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "decode": _run_decode,
     "signals": _run_signals,
+    "slo": _run_slo,
     "pipeline": _run_pipeline,
     "ingest": _run_ingest,
     "durable": _run_durable,

@@ -24,7 +24,8 @@ from gateway.config import SiteConfig, load_site
 from gateway.contract.check import exit_code, inspect
 from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
-from gateway.contract.render import render
+from gateway.contract.release import judge_release
+from gateway.contract.render import Beside, render
 from gateway.contract.tell import tell
 from gateway.errors import InvalidConfigError, WeirError
 from gateway.terminal import commands
@@ -112,8 +113,12 @@ def check(
     output: Annotated[
         str, typer.Option("--format", help="text, json or sarif.", metavar="FORMAT")
     ] = "text",
+    release: Annotated[
+        Path | None,
+        typer.Option("--release", help="Manifest of a release that must fit its model's budget."),
+    ] = None,
 ) -> None:
-    """Validate site files and contracts: exit 0 clean, 1 findings, 2 unusable input.
+    """Validate site files, contracts and OpenSLO: exit 0 clean, 1 findings, 2 unusable input.
 
     Also tells of each SLO what error share it can detect, how soon, and what that costs.
     """
@@ -124,7 +129,12 @@ def check(
     from gateway.reload import unusable_files
 
     findings = [*seen.findings, *(each for site in seen.sites for each in unusable_files(site))]
-    print(render(findings, output, __version__, tell(seen.contracts)))
+    beside = Beside(slos=tell(seen.contracts))
+    if release is not None:
+        judged = judge_release(release, seen.contracts)
+        findings += judged.findings
+        beside = Beside(slos=beside.slos, releases=judged.predictions)
+    print(render(findings, output, __version__, beside))
     raise typer.Exit(exit_code(findings))
 
 

@@ -308,6 +308,7 @@ class Core:
         outcome = self._process.parcel(parcel, sequence)
         if outcome is None:
             return
+        self._raise_anomalies(outcome.anomalies)
         withheld = {(parcel.signal, rule): count for rule, count in outcome.withheld.items()}
         self._ledger.processed(parcel_items(parcel), withheld, {parcel.signal: outcome.kept})
         self._send(parcel.signal, outcome.chunks, outcome.kept, sequence)

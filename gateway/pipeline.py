@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gateway.anonymize import Anonymizer
 from gateway.batch import (
+    Anomaly,
     Batch,
     Clean,
     Findings,
@@ -104,6 +105,7 @@ def run(batch: Batch, stages: Stages) -> Outcome:
 class ParcelOutcome:
     """What became of a parcel. Units: counts of items; `withheld` by rule."""
 
+    anomalies: tuple[Anomaly, ...]
     signal: Signal
     chunks: list[Chunk]
     withheld: Mapping[str, int]
@@ -113,10 +115,11 @@ class ParcelOutcome:
 def run_parcel(parcel: Parcel, stages: Stages) -> ParcelOutcome:
     """Take metrics or logs through the core: what may leave is built anew, none of it is stored."""
     with stages.lock:
-        stages.measure.hear(parcel)
+        anomalies = stages.measure.hear(parcel)
     found = stages.anonymize.parcel(parcel)
     chunks = encode_parts(found.parts)
     return ParcelOutcome(
+        anomalies=anomalies,
         signal=parcel.signal,
         chunks=chunks,
         withheld=found.withheld,

@@ -1,12 +1,13 @@
 """YAML text to plain data, with the line and column of every key and value.
 
-Law: `read_yaml` raises nothing. Whatever the bytes are, the answer is a Document: data, places and
+Law: reading raises nothing. Whatever the bytes are, the answer is a Document: data, places and
 findings. Scalars follow the YAML 1.2 core schema, so that `no`, `1:30` and dates stay text.
 Anchors, aliases and tags are refused: a file must mean what a reader of that line sees.
 Complexity: linear in the text; nesting and size have limits.
 """
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -120,33 +121,66 @@ class _CoreLoader(yaml.SafeLoader):
 def read_yaml(file: str, content: bytes) -> Document:
     """Read one YAML document; every fault becomes a finding."""
     document = Document(file=file)
+    text = _decode(document, content)
+    if text is not None:
+        for node in _compose(document, text, _only):
+            document.data = _Builder(document=document).build(node, ROOT)
+    return document
+
+
+def read_yaml_all(file: str, content: bytes) -> list[Document]:
+    """Read all YAML documents of a text; what makes it unreadable is in the last of them."""
+    faults = Document(file=file)
+    text = _decode(faults, content)
+    documents: list[Document] = []
+    for node in _compose(faults, text, _each) if text is not None else ():
+        documents.append(Document(file=file))
+        documents[-1].data = _Builder(document=documents[-1]).build(node, ROOT)
+    return [*documents, faults] if faults.findings else documents
+
+
+def _decode(document: Document, content: bytes) -> str | None:
+    """Decode the text of a file, or note why it cannot be."""
     if len(content) > FILE_BYTES_MAX:
         message = f"the file has {len(content)} bytes"
         document.add(
             ROOT, FindingRule.UNREADABLE, message, f"at most {FILE_BYTES_MAX} bytes are read"
         )
-        return document
+        return None
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        place = Place(file=file, line=line, column=1)
+        place = Place(file=document.file, line=line, column=1)
         document.findings.append(
             finding_at(place, FindingRule.UNREADABLE, "the text is not UTF-8", "save it as UTF-8")
         )
-        return document
-    node = _compose(document, text)
+        return None
+
+
+def _only(loader: _CoreLoader) -> Iterator[Node]:
+    node: Node | None = loader.get_single_node()
     if node is not None:
-        document.data = _Builder(document=document).build(node, ROOT)
-    return document
+        yield node
 
 
-def _compose(document: Document, text: str) -> Node | None:
-    """Compose the node tree, or note why it cannot be."""
+def _each(loader: _CoreLoader) -> Iterator[Node]:
+    while loader.check_node():
+        node: Node | None = loader.get_node()
+        if node is not None:
+            yield node
+
+
+def _compose(
+    document: Document, text: str, nodes_of: Callable[[_CoreLoader], Iterator[Node]]
+) -> list[Node]:
+    """Compose node trees, and note why the text cannot be read further."""
+    nodes: list[Node] = []
     try:
         loader = _CoreLoader(text)
         try:
-            node: Node | None = loader.get_single_node()
+            for node in nodes_of(loader):
+                nodes.append(node)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -157,21 +191,18 @@ def _compose(document: Document, text: str) -> Node | None:
         rule = FindingRule.YAML_FEATURE if own else FindingRule.YAML_SYNTAX
         advice = "write the value out" if own else "see the characters just before this place"
         document.findings.append(finding_at(place, rule, problem, advice))
-        return None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
         place = Place(file=document.file, line=line, column=column)
         message = f"the character {error.character!a} cannot stand in YAML"
         document.findings.append(finding_at(place, FindingRule.YAML_SYNTAX, message, "delete it"))
-        return None
     except (ValueError, OverflowError):
         # PyYAML lets chr() and int() fail on absurd escapes and version numbers.
         place = Place(file=document.file)
         message = "a number in an escape or directive is too large"
         document.findings.append(finding_at(place, FindingRule.YAML_SYNTAX, message, "delete it"))
-        return None
-    return node
+    return nodes
 
 
 def _place(file: str, mark: yaml.Mark) -> Place:

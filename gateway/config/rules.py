@@ -59,6 +59,11 @@ class FindingRule(StrEnum):
     SLO_LABELS = "slo-labels"
     LABEL_SIGNAL = "label-signal"
     COST_FEATURE = "cost-feature"
+    OPENSLO = "openslo"
+    OPENSLO_REFERENCE = "openslo-reference"
+    UNKNOWN_MODEL = "unknown-model"
+    RELEASE = "release"
+    RELEASE_COST = "release-cost"
 
 
 DESCRIPTIONS: Final[dict[FindingRule, str]] = {
@@ -102,7 +107,7 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.DUPLICATE_MATCH: "Two contracts claim the same spans.",
     FindingRule.METRIC_STREAM: "Metrics of several devices would leave as one series.",
     FindingRule.SLO_THRESHOLD: "The threshold does not fit what the objective counts.",
-    FindingRule.SLO_WINDOW: "The window gives alerts that fire while the objective is kept.",
+    FindingRule.SLO_WINDOW: "An alert would fire while the objective is kept.",
     FindingRule.SLO_UNDETECTABLE: "The alert of the objective could never fire.",
     FindingRule.SLO_OBJECTIVE: "This indicator has no share of good events to promise.",
     FindingRule.SLO_ALERTS: "The objective's own alerts are not sane.",
@@ -110,4 +115,9 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.SLO_LABELS: "Label lag can be counted only where labels are due.",
     FindingRule.LABEL_SIGNAL: "Labels are compared with a prediction that takes few values.",
     FindingRule.COST_FEATURE: "Feature and features of the cost belong together.",
+    FindingRule.OPENSLO: "The OpenSLO document asks for what is not measured here.",
+    FindingRule.OPENSLO_REFERENCE: "An OpenSLO document names another one that is not there.",
+    FindingRule.UNKNOWN_MODEL: "No contract is for the model that is named.",
+    FindingRule.RELEASE: "The release manifest does not fit the contract of its model.",
+    FindingRule.RELEASE_COST: "The release would cost more than the contract accepts.",
 }

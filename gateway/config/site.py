@@ -5,7 +5,7 @@ disagree. Paths in a file are relative to the folder of that file, paths in opti
 the working directory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
@@ -22,6 +22,7 @@ from gateway.config.marks import (
     Place,
     finding_at,
     read_yaml,
+    read_yaml_all,
 )
 from gateway.config.marks import Path as At
 from gateway.config.rules import FindingRule
@@ -84,7 +85,17 @@ def check_site(site: SiteConfig) -> list[Finding]:
 
 
 def read_file(path: Path) -> Document:
-    """Read one YAML file; every fault becomes a finding."""
+    """Read a YAML file of one document; every fault becomes a finding."""
+    (document,) = _read(path, lambda file, content: [read_yaml(file, content)])
+    return document
+
+
+def read_documents(path: Path) -> list[Document]:
+    """Read a YAML file of several documents; every fault becomes a finding."""
+    return _read(path, read_yaml_all)
+
+
+def _read(path: Path, parse: Callable[[str, bytes], list[Document]]) -> list[Document]:
     file = str(path)
     try:
         if not path.is_file():
@@ -96,9 +107,9 @@ def read_file(path: Path) -> Document:
     except OSError as error:
         why = error.strerror or "the file cannot be read"
     else:
-        return read_yaml(file, content)
+        return parse(file, content)
     finding = finding_at(Place(file=file), FindingRule.UNREADABLE, why, "correct the path")
-    return Document(file=file, findings=[finding])
+    return [Document(file=file, findings=[finding])]
 
 
 def _override(document: Document, text: str) -> None:

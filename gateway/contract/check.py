@@ -13,14 +13,14 @@ from typing import Final
 from gateway.config.marks import Place, finding_at
 from gateway.config.rules import FindingRule
 from gateway.config.sections import SiteConfig
-from gateway.config.site import read_file, read_site
+from gateway.config.site import read_site
 from gateway.contract.load import (
+    Gathered,
     Loaded,
-    clash_findings,
     contract_files,
-    kind_of_data,
+    gather,
     kind_of_file,
-    read_contract,
+    read_loaded,
     yaml_files,
 )
 from gateway.contract.plan import compile_plan
@@ -65,6 +65,7 @@ def inspect(paths: Sequence[Path], *, today: date | None = None) -> Inspection:
     site_files, own_files, findings = _sort(paths)
     loaded: dict[Path, Loaded] = {}
     sites: list[SiteConfig] = []
+    contracts: list[Contract] = []
     claimed: set[Path] = set()
     for path in site_files:
         site, document = read_site(path)
@@ -75,16 +76,20 @@ def inspect(paths: Sequence[Path], *, today: date | None = None) -> Inspection:
         members, faults = contract_files([each for each in site.contracts if each.exists()])
         findings += faults
         claimed |= {each.resolve() for each in members}
-        findings += _inspect_set(members, site, loaded, today)
+        gathered, faults = _inspect_set(members, site, loaded, today)
+        contracts += gathered.contracts
+        findings += faults
     alone = [path for path in own_files if path.resolve() not in claimed]
-    findings += _inspect_set(alone, None, loaded, today)
+    gathered, faults = _inspect_set(alone, None, loaded, today)
+    contracts += gathered.contracts
+    findings += faults
     for each in loaded.values():
-        findings += each.document.findings
+        findings += each.findings
     unique = dict.fromkeys(findings)
     return Inspection(
         files=(*site_files, *(each.path for each in loaded.values())),
         sites=tuple(sites),
-        contracts=tuple(each.contract for each in loaded.values() if each.contract is not None),
+        contracts=tuple({(each.source, each.digest): each for each in contracts}.values()),
         findings=tuple(sorted(unique, key=lambda each: (each.file, each.line, each.column))),
     )
 
@@ -94,25 +99,25 @@ def _inspect_set(
     site: SiteConfig | None,
     loaded: dict[Path, Loaded],
     today: date | None,
-) -> list[Finding]:
-    """Check contracts that one gateway would load together."""
+) -> tuple[Gathered, list[Finding]]:
+    """Check files that one gateway would load together."""
     members: list[Loaded] = []
     for path in files:
         key = path.resolve()
         if key not in loaded:
-            loaded[key] = read_contract(path, today)
+            loaded[key] = read_loaded(path, today)
         members.append(loaded[key])
-    findings = clash_findings(members)
-    contracts = [each.contract for each in members if each.contract is not None]
-    if site is not None and not findings and len(contracts) == len(members):
+    gathered = gather(members)
+    findings = list(gathered.findings)
+    if site is not None and gathered.is_whole:
         try:
-            compile_plan(contracts, site.sampling)
+            compile_plan(gathered.contracts, site.sampling)
         except InvalidConfigError as error:
             # The rules of the site file have their findings with a line already.
             findings += [
                 each for each in error.findings if each.rule != FindingRule.KEEP_RULE.value
             ]
-    return findings
+    return gathered, findings
 
 
 def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Finding]]:
@@ -131,12 +136,10 @@ def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Finding]]
                 advice = "name a file, or a folder that has one"
                 findings.append(finding_at(place, FindingRule.UNKNOWN_FILE, message, advice))
         else:
-            data = read_file(path).data
-            kind = kind_of_data(data) if isinstance(data, dict) else None
             # What is named and is no contract is judged as `weir run --config` would judge it.
-            kinds = {path: kind or kind_of_file(path) or "site"}
+            kinds = {path: kind_of_file(path) or "site"}
         for each, kind in kinds.items():
             if kind is not None:
-                table = contracts if kind == "contract" else sites
+                table = sites if kind == "site" else contracts
                 table.setdefault(each.resolve(), each)
     return list(sites.values()), list(contracts.values()), findings

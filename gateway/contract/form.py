@@ -20,6 +20,7 @@ REQUIRED: Final = ("contract", "model", "match", "owner", "purpose", "expires")
 # Specified, and not available yet: they are recognised so that the message is a clear one.
 LATER_ACTIONS: Final = ("mask", "generalize", "shift", "template")
 ACTIONS: Final = tuple(action.value for action in Action)
+SLOS_MAX: Final = 16
 INDICATORS: Final = tuple(indicator.value for indicator in Indicator)
 
 
@@ -297,7 +298,7 @@ class ContractForm(Section):
     resource: dict[str, ResourceForm] = Field(
         default_factory=dict, max_length=64, description="declared resource attributes"
     )
-    slos: tuple[SloForm, ...] = Field(default=(), max_length=16, description="objectives")
+    slos: tuple[SloForm, ...] = Field(default=(), max_length=SLOS_MAX, description="objectives")
     drift: DriftForm = Field(default=DriftForm(), description="how drift is judged")
     sampling: SamplingForm = Field(
         default=SamplingForm(), description="what of this model is exported"

@@ -7,7 +7,7 @@ bytes are, nothing but InvalidConfigError is raised. Only this file of the room 
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Final, Literal
@@ -15,20 +15,28 @@ from typing import Final, Literal
 from gateway.config.marks import ROOT, Document, Place, finding_at
 from gateway.config.rules import FindingRule
 from gateway.config.sections import SiteConfig
-from gateway.config.site import read_file
+from gateway.config.site import read_documents, read_file
 from gateway.config.validate import Checked, nearest, validate
-from gateway.contract.build import build
 from gateway.contract.form import ContractForm
+from gateway.contract.join import Draft, join
 from gateway.contract.laws import check_laws
+from gateway.contract.openslo import map_slos
+from gateway.contract.openslo_objects import collect
 from gateway.contract.plan import clashes
 from gateway.contract.schema import Contract
 from gateway.errors import Finding, InvalidConfigError
 
+Kind = Literal["contract", "site", "openslo"]
+
 FILES_MAX: Final = 1000  # YAML files below the named folders
 SUFFIXES: Final = (".yaml", ".yml")
 _BASELINE_PREFIX: Final = "file:"
+_OPENSLO_PREFIX: Final = "openslo/"
 _CONTRACT_KEYS: Final = frozenset(ContractForm.model_fields) - frozenset(SiteConfig.model_fields)
 _SITE_KEYS: Final = frozenset(SiteConfig.model_fields) - frozenset(ContractForm.model_fields)
+_OPENSLO_LINE: Final = re.compile(
+    rb"""^\{?["']?apiVersion["']?[ \t]*:[ \t]*["']?openslo/""", re.MULTILINE
+)
 _OUR_LINE: Final = re.compile(
     rb"^(?:contract|model|signals|slos|site|receive|journal|forward)[ \t]*:", re.MULTILINE
 )
@@ -36,30 +44,80 @@ _OUR_LINE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """One contract file: the contract when it is sound, and the places of its keys."""
+    """One file: its documents with the places of their keys, and the contract when it is one.
+
+    `draft` is None for a contract with findings, and for a file of OpenSLO documents.
+    """
 
     path: Path
-    contract: Contract | None
-    document: Document
+    documents: tuple[Document, ...]
+    draft: Draft | None = None
+    is_openslo: bool = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the file's own text has."""
+        return [finding for document in self.documents for finding in document.findings]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Files that one gateway would load together: what is sound, and what does not fit."""
+
+    members: tuple[Loaded, ...]
+    contracts: tuple[Contract, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether every file is sound and all fit together."""
+        return not self.findings and not any(each.findings for each in self.members)
 
 
 def load_contracts(paths: Sequence[Path], *, today: date | None = None) -> tuple[Contract, ...]:
-    """Load contract files, or folders of them; without `today`, expiry is not judged.
+    """Load contract files and OpenSLO documents, or folders of them.
 
-    Raises: InvalidConfigError with all findings at once.
+    Without `today`, expiry is not judged. Raises: InvalidConfigError with all findings at once.
     """
     files, findings = contract_files(paths)
-    loaded = [read_contract(path, today) for path in files]
-    for each in loaded:
-        findings += each.document.findings
-    findings += clash_findings(loaded)
+    gathered = gather([read_loaded(path, today) for path in files])
+    for each in gathered.members:
+        findings += each.findings
+    findings += gathered.findings
     if findings:
-        raise InvalidConfigError(findings)
-    return tuple(each.contract for each in loaded if each.contract is not None)
+        raise InvalidConfigError(tuple(dict.fromkeys(findings)))
+    return gathered.contracts
+
+
+def gather(members: Sequence[Loaded]) -> Gathered:
+    """Put files together: contracts against each other, and OpenSLO objectives to their models."""
+    # Copies, as a file may be a member of several sets.
+    sheets = [
+        replace(document, findings=list(document.findings))
+        for each in members
+        if each.is_openslo
+        for document in each.documents
+    ]
+    mapped = map_slos(collect(sheets))
+    drafts = [each.draft for each in members if each.draft]
+    contracts, faults = join(drafts, mapped, _unsound(members))
+    findings = clash_findings(contracts, members)
+    findings += [finding for sheet in sheets for finding in sheet.findings]
+    return Gathered(
+        members=tuple(members),
+        contracts=contracts,
+        findings=tuple(dict.fromkeys([*findings, *faults])),
+    )
+
+
+def _unsound(members: Sequence[Loaded]) -> set[str]:
+    """List the models that contracts with findings are for."""
+    broken = [each.documents[0].data for each in members if not each.draft and not each.is_openslo]
+    return {str(data.get("model")) for data in broken if isinstance(data, dict)}
 
 
 def contract_files(paths: Sequence[Path]) -> tuple[list[Path], list[Finding]]:
-    """List the contract files that are named or lie in named folders, each once."""
+    """List the contract and OpenSLO files that are named or lie in named folders, each once."""
     files: dict[Path, Path] = {}
     findings: list[Finding] = []
     for path in paths:
@@ -69,7 +127,7 @@ def contract_files(paths: Sequence[Path]) -> tuple[list[Path], list[Finding]]:
         inside, over = yaml_files(path)
         findings += over
         for each in inside:
-            if kind_of_file(each) == "contract":
+            if kind_of_file(each) in ("contract", "openslo"):
                 files.setdefault(each.resolve(), each)
     return list(files.values()), findings
 
@@ -92,27 +150,29 @@ def yaml_files(folder: Path) -> tuple[list[Path], list[Finding]]:
     return sorted(found), []
 
 
-def kind_of_file(path: Path) -> Literal["contract", "site"] | None:
+def kind_of_file(path: Path) -> Kind | None:
     """Tell what a file of a folder is, by its keys; a broken one by the lines it begins with."""
-    document = read_file(path)
-    if isinstance(document.data, dict):
-        return kind_of_data(document.data)
-    if not document.findings:
-        return None
     try:
         with path.open("rb") as stream:
             head = stream.read(65_536)
     except OSError:
         return None
+    if _OPENSLO_LINE.search(head) is not None:
+        return "openslo"
+    document = read_file(path)
+    if isinstance(document.data, dict):
+        return kind_of_data(document.data)
     found = _OUR_LINE.search(head)
-    if found is None:
+    if not document.findings or found is None:
         return None
     word = found[0].decode().rstrip(" \t:")
     return "site" if word in _SITE_KEYS else "contract"
 
 
-def kind_of_data(data: dict[str, object]) -> Literal["contract", "site"] | None:
+def kind_of_data(data: dict[str, object]) -> Kind | None:
     """Tell what a file is by its top-level keys."""
+    if str(data.get("apiVersion", "")).startswith(_OPENSLO_PREFIX):
+        return "openslo"
     if "contract" in data:
         return "contract"
     contract, site = len(_CONTRACT_KEYS & set(data)), len(_SITE_KEYS & set(data))
@@ -121,28 +181,29 @@ def kind_of_data(data: dict[str, object]) -> Literal["contract", "site"] | None:
     return "contract" if contract > 1 else None
 
 
-def read_contract(path: Path, today: date | None) -> Loaded:
-    """Read and check one contract file; findings are in the document."""
+def read_loaded(path: Path, today: date | None) -> Loaded:
+    """Read one file as what it is; what is no OpenSLO is judged as a contract."""
+    if kind_of_file(path) == "openslo":
+        return Loaded(path=path, documents=tuple(read_documents(path)), is_openslo=True)
     document = read_file(path)
     if not document.values:
         if not document.findings:
             message, advice = "the file is empty", "write contract: 1 and the keys of a contract"
             document.add(ROOT, FindingRule.MISSING, message, advice)
-        return Loaded(path=path, contract=None, document=document)
+        return Loaded(path=path, documents=(document,))
     checked = validate(ContractForm, document)
     keep = check_laws(checked, document, today)
     form = checked.value
     baseline = _baseline(checked, document, path.parent)
     if form is None or document.findings:
-        return Loaded(path=path, contract=None, document=document)
-    contract = build(form, keep, baseline, str(path))
-    return Loaded(path=path, contract=contract, document=document)
+        return Loaded(path=path, documents=(document,))
+    draft = Draft(form=form, keep=keep, baseline=baseline, document=document)
+    return Loaded(path=path, documents=(document,), draft=draft)
 
 
-def clash_findings(loaded: Sequence[Loaded]) -> list[Finding]:
+def clash_findings(contracts: Sequence[Contract], members: Sequence[Loaded]) -> list[Finding]:
     """Find contracts of one set that claim the same model or spans, with their lines."""
-    documents = {each.contract.source: each.document for each in loaded if each.contract}
-    contracts = [each.contract for each in loaded if each.contract is not None]
+    documents = {each.draft.document.file: each.draft.document for each in members if each.draft}
     return clashes(contracts, lambda contract, key: documents[contract.source].place((key,)))
 
 

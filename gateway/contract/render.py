@@ -5,10 +5,12 @@ Law: pure; the same findings give the same bytes.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from gateway.config.rules import DESCRIPTIONS, FindingRule
+from gateway.contract.release import Prediction, releases_json, releases_text
 from gateway.contract.tell import Told, slos_json, slos_text
 from gateway.errors import Finding
 
@@ -16,17 +18,28 @@ FORMATS: Final = ("text", "json", "sarif")
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a check tells beside its findings: objectives, and releases when one was named."""
+
+    slos: Sequence[Told] = ()
+    releases: Sequence[Prediction] | None = None
+
+
 def render(
-    findings: Sequence[Finding], form: str, version: str = "", slos: Sequence[Told] | None = None
+    findings: Sequence[Finding], form: str, version: str = "", beside: Beside | None = None
 ) -> str:
-    """Render findings, and what objectives can detect, in one of FORMATS.
+    """Render findings, and what is told beside them, in one of FORMATS.
 
     SARIF has no place for the latter. Raises: ValueError for another format.
     """
     if form == "text":
-        return "\n".join(part for part in (render_text(findings), slos_text(slos or ())) if part)
+        parts = [render_text(findings)]
+        if beside is not None:
+            parts += [slos_text(beside.slos), releases_text(beside.releases or ())]
+        return "\n".join(part for part in parts if part)
     if form == "json":
-        return render_json(findings, slos)
+        return render_json(findings, beside)
     if form == "sarif":
         return render_sarif(findings, version)
     raise ValueError(f"write one of: {', '.join(FORMATS)}")
@@ -50,8 +63,8 @@ def _where(finding: Finding) -> str:
     return f"{finding.file}:{finding.line}:{finding.column}"
 
 
-def render_json(findings: Sequence[Finding], slos: Sequence[Told] | None = None) -> str:
-    """Write an object with the list of findings, and one of objectives where they are given."""
+def render_json(findings: Sequence[Finding], beside: Beside | None = None) -> str:
+    """Write an object with the list of findings, and what is told beside them."""
     content = [
         {
             "file": finding.file,
@@ -64,8 +77,10 @@ def render_json(findings: Sequence[Finding], slos: Sequence[Told] | None = None)
         for finding in findings
     ]
     told: dict[str, Any] = {"findings": content}
-    if slos is not None:
-        told["slos"] = slos_json(slos)
+    if beside is not None:
+        told["slos"] = slos_json(beside.slos)
+        if beside.releases is not None:
+            told["releases"] = releases_json(beside.releases)
     return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -4,13 +4,13 @@ Law: an explanation reads state and changes none. Device names stand in evidence
 summary, which leaves the site.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from scipy import special
 
-from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity
+from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
 from gateway.measure.baseline import ETA, Baseline
 from gateway.measure.burn import Formula, Rule, burn_rate, wilson_lower
@@ -42,6 +42,15 @@ _REMARKS: Final = {
     Rule.EARLY: " (half of what pages)",
     Rule.BACKFILL: " (spent by late events within an hour)",
     Rule.COUNT: " (more than chance allows)",
+}
+
+# What most often is behind it, where no class of error tells.
+_TEAM_OF: Final[Mapping[Indicator, Team]] = {
+    Indicator.LATENCY: Team.DEVICE_OPS,
+    Indicator.COLD_START: Team.DEVICE_OPS,
+    Indicator.FRESHNESS: Team.DEVICE_OPS,
+    Indicator.DEPLOYMENT: Team.DEVICE_OPS,
+    Indicator.LABEL_LAG: Team.ML_ENGINEERING,
 }
 
 
@@ -195,8 +204,12 @@ def burn_anomaly(
     objectives: Objectives,
     samples: Sequence[tuple[str, Sample]],
     device_names: Sequence[str],
+    failed_for: Team,
 ) -> Anomaly:
-    """Explain a burning SLO. `samples` are the bad rows of each version of the model."""
+    """Explain a burning SLO. `samples` are the bad rows of each version of the model.
+
+    `failed_for` is who can mend most of what failed lately.
+    """
     item = objectives.items[burn.objective]
     long_good, long_bad = objectives.counts(burn.objective, burn.pair.long_s)
     short_good, short_bad = objectives.counts(burn.objective, burn.pair.short_s)
@@ -231,6 +244,7 @@ def burn_anomaly(
         kind=AnomalyKind.SLO_BURN,
         severity=Severity.PAGE if burn.pages else Severity.TICKET,
         owner=item.owner,
+        team=_TEAM_OF.get(item.slo.indicator, failed_for),
         model=item.model,
         version=version,
         subject=item.slo.name,

@@ -93,12 +93,16 @@ class Integrity:
 
     def violated(
         self, *, model: str, version: str, error: str, device: str, at_ns: int, arrival_ns: int
-    ) -> None:
-        """Count a violation that was declared; `error` is what was violated."""
+    ) -> int:
+        """Count a violation that was declared; `error` is what was violated.
+
+        Returns the contract that it counts for, NO_CONTRACT when its model has none.
+        """
         known = model if model in self._models else ""
         page = self._page(known, version if known else "", at_ns, arrival_ns, 1)
         page.device_side += team_for(error) is Team.DEVICE_OPS
         _add_device(page, device)
+        return self._models.index(known) if known else NO_CONTRACT
 
     def _page(self, model: str, version: str, at_ns: int, arrival_ns: int, count: int) -> _Page:
         page = self._pages.get(model)

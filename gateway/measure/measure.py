@@ -7,6 +7,7 @@ judgements. Everything that is counted is an integer and merges by adding.
 Cost: about a hundred numpy calls for each batch, none of them per span in Python.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +28,7 @@ from gateway.contract.plan import Plan
 from gateway.contract.schema import Indicator
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import rolloutstate, views
-from gateway.measure.devices import TIME_NS_MAX, Devices
+from gateway.measure.devices import TIME_NS_MAX
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -37,6 +38,7 @@ from gateway.measure.evidence import (
     Sample,
     thinned,
 )
+from gateway.measure.fleet import Fleet
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
 from gateway.measure.rollouts import Rollouts
@@ -44,7 +46,15 @@ from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
 from gateway.measure.snapshot import Counters, SeriesView, Snapshot
-from gateway.measure.state import Array, Int64, State, part, prefixed
+from gateway.measure.state import (
+    Array,
+    Int64,
+    State,
+    pack_json,
+    part,
+    prefixed,
+    unpack_json,
+)
 from gateway.measure.streams import Streams
 from gateway.measure.streamstate import load as load_streams
 from gateway.measure.streamstate import save as save_streams
@@ -73,9 +83,10 @@ class Measure:
         self._matcher = Matcher(plan)
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
-        self.devices = Devices(plan, settings)
         self.objectives = Objectives(plan, settings)
         self.rollouts = Rollouts(plan, self.objectives, self.series)
+        self.fleet = Fleet(plan, settings, self.objectives)
+        self.devices = self.fleet.devices
         self.streams = Streams(plan, settings)
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
@@ -86,10 +97,15 @@ class Measure:
             streams=self.streams,
             objectives=self.objectives,
             devices=self.devices,
+            rollouts=self.rollouts,
+            causes=self.fleet.causes,
             recent=self._recent,
             bad=self._bad,
-            troubles=(self.rollouts.troubles,),
+            turn=(self.fleet.judged, self.rollouts.judge),
+            due=(self.fleet.due, self._count_deployments),
+            troubles=(self.fleet.troubles, self.rollouts.troubles),
         )
+        self.unusable: Counter[str] = Counter()  # declarations, by reason
         self.now_ns = 0
         self.clamped = 0
 
@@ -128,9 +144,18 @@ class Measure:
                 arrival_ns=arrival_ns[at],
                 device=device[at],
             )
-            self.devices.infer(batch, runs, matched, series, self.series.names)
             self._count(batch, some)
             self.streams.learn()
+        if self.fleet.infer(
+            batch,
+            runs,
+            contract=matched,
+            series=series,
+            names=self.series.names,
+            failed=failed,
+            event_ns=event_ns,
+        ):
+            anomalies += self._tell_violations(batch.arrival_ns)
         return Findings(
             contract=inherit(batch, matched),
             series=series,
@@ -143,11 +168,27 @@ class Measure:
             anomalies=tuple(anomalies),
         )
 
-    def hear(self, parcel: Parcel) -> None:
-        """Take what a parcel declares, after the spans of its batch."""
-        if parcel.signal is Signal.LOGS:
-            found = events.read(parcel, self.settings.deployers)
-            self.rollouts.declare(found, parcel.arrival_ns)
+    def hear(self, parcel: Parcel) -> tuple[Anomaly, ...]:
+        """Take what metrics and logs say of devices and what logs declare, after their batch."""
+        self.fleet.hear(parcel)
+        if parcel.signal is not Signal.LOGS:
+            return ()
+        found = events.read(parcel, self.settings.deployers)
+        self.unusable.update(found.unreadable)
+        self.rollouts.declare(found, parcel.arrival_ns)
+        if self.fleet.declare(found, parcel.arrival_ns):
+            return tuple(self._tell_violations(parcel.arrival_ns))
+        return ()
+
+    def _count_deployments(self, at_ns: int) -> None:
+        for due in self.rollouts.due(at_ns):
+            bad = np.arange(due.good + due.bad) >= due.good
+            for objective in self.objectives.of(due.contract, Indicator.DEPLOYMENT):
+                self.objectives.count(objective, np.full(len(bad), due.at_ns), bad)
+
+    def _tell_violations(self, now_ns: int) -> list[Anomaly]:
+        """Page at once: nothing about integrity waits for a watermark."""
+        return self.watch.tell(self.fleet.health.integrity.troubles(), now_ns)
 
     def contracts(self, batch: Batch) -> Int16:
         """Find the contract of each row without counting anything. Shape: (spans,)."""
@@ -245,12 +286,9 @@ class Measure:
             return []
         self.now_ns = now_ns
         self.latency.turn(now_ns)
-        self.devices.turn(now_ns)
-        for due in self.rollouts.due(now_ns):
-            ended = np.arange(due.good + due.bad) >= due.good
-            for objective in self.objectives.of(due.contract, Indicator.DEPLOYMENT):
-                self.objectives.count(objective, np.full(len(ended), due.at_ns), ended)
-        return self.watch.turn(now_ns)
+        told = self.watch.turn(now_ns)
+        self.fleet.turn(now_ns)
+        return told
 
     def promote(self, model: str, version: str, signal: str) -> str:
         """Make the candidate baseline of a signal its baseline, and return its digest.
@@ -314,9 +352,10 @@ class Measure:
             "clock": np.array([self.now_ns, self.clamped], dtype=np.int64),
             **prefixed("series", self.series.state()),
             **prefixed("latency", self.latency.state(count)),
-            **prefixed("devices", self.devices.state()),
-            **prefixed("objectives", self.objectives.state()),
             **prefixed("rollouts", rolloutstate.save(self.rollouts)),
+            **prefixed("fleet", self.fleet.state()),
+            "unusable": pack_json(dict(self.unusable)),
+            **prefixed("objectives", self.objectives.state()),
             **prefixed("streams", save_streams(self.streams)),
             **prefixed("episodes", self.watch.episodes.state()),
             **prefixed("recent", self._recent.state(count)),
@@ -340,7 +379,8 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
-        self.devices.restore(part("devices", state))
+        self.fleet.restore(part("fleet", state))
+        self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))
         rolloutstate.load(self.rollouts, part("rollouts", state))
         load_streams(self.streams, part("streams", state))

@@ -4,21 +4,22 @@ Law: every count of the result is the sum of the two, whatever the order; names 
 not a count stays at its site: evidence rows, detectors' evidence, and what is being collected.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 
 from gateway.errors import CorruptDataError
-from gateway.measure import devices, episodes, latency, rolloutstate, series, slomerge, streamstate
-from gateway.measure.state import Array, State, part, prefixed, union, unpack_json
+from gateway.measure import episodes, fleet, latency, rolloutstate, series, slomerge, streamstate
+from gateway.measure.state import Array, State, pack_json, part, prefixed, union, unpack_json
 
 _Merge = Callable[[Mapping[str, Array], Mapping[str, Array]], State]
 _PARTS: Final[Mapping[str, _Merge]] = {
     "series": series.merge,
-    "devices": devices.merge,
-    "objectives": slomerge.merge,
     "rollouts": rolloutstate.merge,
+    "fleet": fleet.merge,
+    "objectives": slomerge.merge,
     "streams": streamstate.merge,
     "episodes": episodes.merge,
 }
@@ -33,9 +34,12 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
     _, where = union(unpack_json(first["series/names"]), unpack_json(second["series/names"]))
     clock = first["clock"] + second["clock"]
     clock[0] = max(first["clock"][0], second["clock"][0])
+    unusable: Counter[str] = Counter(unpack_json(first["unusable"]))
+    unusable += Counter(unpack_json(second["unusable"]))
     total: State = {
         "format": first["format"].copy(),
         "clock": clock,
+        "unusable": pack_json(dict(unusable)),
         **prefixed(
             "latency", latency.merge(part("latency", first), part("latency", second), where)
         ),

@@ -85,11 +85,7 @@ class Rollouts:
     # --- what is declared ---------------------------------------------------------------------
 
     def declare(self, events: Events, arrival_ns: int) -> None:
-        """Take what one parcel declares; the order of its records does not matter.
-
-        Records that are no event are counted here, whatever they would have declared.
-        """
-        self.refused.update(events.unreadable)
+        """Take what one parcel declares; the order of its records does not matter."""
         for start in sorted(events.starts, key=lambda each: (each.at_ns, each.rollout)):
             self._start(start, arrival_ns)
         for end in sorted(events.ends, key=lambda each: (each.at_ns, each.rollout)):

@@ -130,11 +130,14 @@ class Objectives:
         late: list[tuple[Int64, Int64, Bool]] = []
         for lane in self._lanes:
             bad = bad_in(lane, contract, failed, duration_ns, cold, invalid)
+            if far is not None:
+                late.append((slot[far], lane.slo[contract[far]], bad[far]))
             at = np.flatnonzero(bad)
+            if not len(at):
+                continue
             slo = lane.slo[contract[at]]
             any_bad[at] |= slo < len(self.items)
             if far is not None:
-                late.append((slot[far], lane.slo[contract[far]], bad[far]))
                 near = ~far[at]
                 at, slo = at[near], slo[near]
             stage.mark(slot[at], slo)

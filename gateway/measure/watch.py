@@ -10,12 +10,14 @@ from typing import Final
 
 from gateway.batch import NO_CONTRACT, Anomaly, AnomalyKind, Severity
 from gateway.contract.plan import Plan
+from gateway.measure.causes import Causes
 from gateway.measure.devices import Devices
 from gateway.measure.drift import Alarm
 from gateway.measure.episodes import Episodes, anomaly_id
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
 from gateway.measure.judge import Burn
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -45,8 +47,12 @@ class Watch:
         streams: Streams,
         objectives: Objectives,
         devices: Devices,
+        rollouts: Rollouts,
+        causes: Causes,
         recent: Ring,
         bad: Ring,
+        turn: Sequence[Callable[[int], None]] = (),
+        due: Sequence[Callable[[int], None]] = (),
         troubles: Sequence[Troubles] = (),
     ) -> None:
         self.plan = plan
@@ -56,6 +62,10 @@ class Watch:
         self.objectives = objectives
         self.devices = devices
         self.episodes = Episodes()
+        self._rollouts = rollouts
+        self._causes = causes
+        self._turn = tuple(turn)
+        self._due = tuple(due)
         self._troubles = tuple(troubles)
         self._recent = recent
         self._bad = bad
@@ -63,7 +73,11 @@ class Watch:
         self._quiet_slo_ns = round(settings.slo_quiet_s * SECOND_NS)
 
     def turn(self, now_ns: int) -> list[Anomaly]:
-        """Close ticks and judge SLOs up to a time; return what is raised, louder or resolved."""
+        """Close ticks and judge SLOs up to a time; return what is raised, louder or resolved.
+
+        What other parts see of time moves with each judged slot, and is counted at whole minutes,
+        so that one long step comes to the same as many short ones.
+        """
         anomalies = [
             anomaly
             for alarm in self.streams.turn(now_ns)
@@ -71,8 +85,12 @@ class Watch:
         ]
         anomalies += self._quiet_drifts(now_ns)
         for at_ns, burns in self.objectives.turn(now_ns):
+            for move in self._turn:
+                move(at_ns)
             anomalies += self._judged(at_ns, burns)
             if at_ns % TROUBLES_NS == 0:
+                for count in self._due:
+                    count(at_ns)
                 found = [trouble for part in self._troubles for trouble in part(at_ns)]
                 anomalies += self.tell(found, at_ns)
                 anomalies += self._quiet_troubles(found, at_ns)
@@ -177,7 +195,8 @@ class Watch:
             burning.add(key)
             episode = self.episodes.open.get(key)
             if episode is None:
-                told.append(self.episodes.start(key, self._burn(burn)))
+                if not self._is_transient(burn):
+                    told.append(self.episodes.start(key, self._burn(burn)))
             else:
                 episode.quiet_for_ns(False, at_ns)
                 if burn.pages and episode.anomaly.severity is not Severity.PAGE:
@@ -189,6 +208,13 @@ class Watch:
                 told.append(self.episodes.resolve(key, at_ns))
         return told
 
+    def _is_transient(self, burn: Burn) -> bool:
+        """Tell whether a rollout explains a burn, which counts all the same."""
+        pair = burn.pair
+        return self._rollouts.suppresses(
+            burn.objective, burn.at_ns, short_s=pair.short_s, factor=pair.factor
+        )
+
     def _burn(self, burn: Burn) -> Anomaly:
         contract = self.objectives.items[burn.objective].contract
         samples = [
@@ -196,7 +222,8 @@ class Watch:
             for series in range(len(self.series))
             if self.series.contract[series] == contract
         ]
-        return burn_anomaly(burn, self.objectives, samples, self.devices.names)
+        team = self._causes.team_of(contract)
+        return burn_anomaly(burn, self.objectives, samples, self.devices.names, team)
 
 
 def _drift_key(key: tuple[str, str, str]) -> str:

@@ -90,6 +90,39 @@ def test_check_as_json_and_sarif_can_be_read_by_machines(weir: Weir, tmp_path: P
     assert json.loads(out)["version"] == "2.1.0"
 
 
+def test_check_tells_what_objectives_can_detect(weir: Weir) -> None:
+    code, out, _ = weir("check", str(EXAMPLES / "damage-net.yaml"))
+    assert code == 0
+    assert "damage-net success: success, 0.999 over 30d" in out
+    code, out, _ = weir("check", "--format", "json", str(EXAMPLES / "damage-net.yaml"))
+    content = json.loads(out)
+    assert content["findings"] == []
+    assert [each["slo"] for each in content["slos"]] == ["success", "latency"]
+    assert "releases" not in content
+
+
+def test_release_above_its_budget_ends_with_1(weir: Weir, tmp_path: Path) -> None:
+    manifest = tmp_path / "release.yaml"
+    text = "model: damage-net\nversion: v2\ncurrency: USD\nexpected_inferences_per_month: {}\n"
+    contract = str(EXAMPLES / "damage-net.yaml")
+    manifest.write_text(text.format(2_000_000))
+    code, out, _ = weir("check", "--release", str(manifest), contract)
+    assert code == 0
+    assert "warning: 80% of the budget are reached" in out
+    manifest.write_text(text.format(2_000_001))
+    code, out, _ = weir("check", "--release", str(manifest), contract)
+    assert code == 1
+    assert f"{manifest}:4:32: damage-net v2 is expected to cost" in out
+    code, out, _ = weir("check", "--format", "json", "--release", str(manifest), contract)
+    content = json.loads(out)
+    assert content["findings"][0]["rule"] == "release-cost"
+    assert content["releases"][0]["warning"] is True
+    code, out, _ = weir("check", "--format", "sarif", "--release", str(manifest), contract)
+    assert json.loads(out)["runs"][0]["results"][0]["ruleId"] == "release-cost"
+    code, _, _ = weir("check", "--release", str(tmp_path / "none.yaml"), contract)
+    assert code == 2
+
+
 def test_unknown_format_is_refused(weir: Weir) -> None:
     code, out, errors = weir("check", "--format", "xml", str(EXAMPLES))
     assert (code, out) == (2, "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import backlog, decode, durable, ingest, pipeline, signals
+from benchmarks import backlog, decode, durable, ingest, pipeline, signals, slo
 from benchmarks.__main__ import BENCHMARKS, Length, main
 from benchmarks.load import HttpLane, Order, generate
 from benchmarks.report import Report, Table
@@ -28,6 +28,14 @@ def test_signals_run() -> None:
     assert set(report.figures) == {"metrics", "logs"}
     assert all(figure.median > 0 for row in report.figures.values() for figure in row.values())
     assert [len(table.rows) for table in report.tables] == [2, 2]
+
+
+def test_slo_runs() -> None:
+    report = slo.run(budget_s=0.01, batch_spans=(64,), series=SPANS)
+    assert report.figures["series"] == SPANS
+    assert report.figures["series_bytes"] > 0
+    assert 0 < report.figures["64"]["add_ns"].median < report.figures["64"]["observe_ns"].median
+    assert [len(table.rows) for table in report.tables] == [1, 4]
 
 
 def test_backlog_goes_past_its_limit_and_drains() -> None:

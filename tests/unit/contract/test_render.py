@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.check import check, inspect
-from gateway.contract.render import FORMATS, render
+from gateway.contract.render import FORMATS, Beside, render
 from gateway.contract.tell import tell
 from gateway.errors import Finding
 from tests.unit.contract.texts import HEAD, write
@@ -95,10 +95,10 @@ def test_objectives_stand_beside_the_findings(tmp_path: Path) -> None:
     slo = "slos: [{name: a, indicator: success, objective: 0.999}]\n"
     seen = inspect([write(tmp_path, HEAD + slo)])
     told = tell(seen.contracts)
-    text = render(seen.findings, "text", slos=told)
+    text = render(seen.findings, "text", beside=Beside(slos=told))
     assert text.startswith("no findings\n\ndamage-net a: success, 0.999 over 30d\n")
-    content = json.loads(render(seen.findings, "json", slos=told))
+    content = json.loads(render(seen.findings, "json", beside=Beside(slos=told)))
     assert content["findings"] == []
     assert [each["slo"] for each in content["slos"]] == ["a"]
-    assert json.loads(render((), "json", slos=())) == {"findings": [], "slos": []}
-    assert render((), "text", slos=()) == "no findings\n"
+    assert json.loads(render((), "json", beside=Beside())) == {"findings": [], "slos": []}
+    assert render((), "text", beside=Beside()) == "no findings\n"

@@ -96,6 +96,21 @@ def test_a_site_without_contracts_still_knows_its_devices() -> None:
     assert Decide(bare).judge(batch(bare, payload(body)), findings).keep.tolist() == [True]
 
 
+def test_a_span_that_ends_before_it_starts_is_bad_for_latency() -> None:
+    spans = [
+        span(1, 1, attributes=INFERENCE, duration_ns=-1),
+        span(2, 2, attributes=INFERENCE, duration_ns=0),
+    ]
+    measure = fresh()
+    measure.observe(batch(PLAN, payload(request(spans))))
+    assert measure.objectives.invalid == 1
+    period = {view.slo: view.windows[-1] for view in measure.snapshot().slos}
+    assert [(period[slo].good, period[slo].bad) for slo in ("success", "latency")] == [
+        (2, 0),
+        (1, 1),
+    ]
+
+
 def test_series_are_counted_exactly() -> None:
     spans = [span(number, attributes=INFERENCE, failed=number % 5 == 0) for number in range(1, 51)]
     cold = [span(99, attributes={**INFERENCE, "edgeai.inference.cold_start": True})]
@@ -237,8 +252,11 @@ def test_a_burn_is_resolved_once_it_has_been_gone_for_a_while() -> None:
     resolved: list[Anomaly] = []
     for hours in range(1, 12):
         resolved += story.measure.advance(story.now_ns + hours * 3_600 * SECOND_NS)
-    assert [each.id for each in resolved] == [raised.id]
-    assert resolved[0].resolved_ns is not None
+    burns = [each for each in resolved if each.kind is AnomalyKind.SLO_BURN]
+    assert [each.id for each in burns] == [raised.id]
+    assert burns[0].resolved_ns is not None
+    silences = [each for each in resolved if each.kind is AnomalyKind.SILENCE]
+    assert {each.subject for each in silences if each.resolved_ns is None} == {"silence", "site"}
 
 
 def test_a_new_version_is_judged_against_the_one_before() -> None:

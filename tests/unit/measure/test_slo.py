@@ -5,7 +5,7 @@ import pytest
 
 from gateway.measure.judge import Burn
 from gateway.measure.settings import MeasureSettings
-from gateway.measure.slo import STEP_NS, Objectives
+from gateway.measure.slo import JUDGED_STEPS_MAX, STEP_NS, Objectives
 from gateway.measure.state import Int64
 from tests.unit.measure.build import SECOND_NS, START_NS, contract, latency, plan, success
 
@@ -183,6 +183,19 @@ def test_an_event_ahead_of_time_is_counted_when_it_is_due(ahead_s: int) -> None:
     assert board.totals()[300][0].tolist() == [0, 1]
     turned(board, START_NS + (ahead_s + 60) * SECOND_NS)
     assert board.counts(0, 300) == (0, 1)
+
+
+def test_after_a_long_pause_the_last_six_hours_are_judged() -> None:
+    board = objectives()
+    turned(board, START_NS)
+    add(board, np.array([START_NS, START_NS + 60 * SECOND_NS]), arrival_ns=START_NS, failed=True)
+    add(board, np.array([START_NS - 600 * SECOND_NS]), arrival_ns=START_NS)
+    now_ns = START_NS + 36_000 * SECOND_NS
+    judged = [at_ns for at_ns, _ in board.turn(now_ns)]
+    assert len(judged) == JUDGED_STEPS_MAX
+    assert judged[-1] == now_ns - 30 * SECOND_NS
+    assert board.counts(0, 86_400) == (1, 2)
+    assert board.counts(0, 21_600) == (0, 0)
 
 
 def test_a_plan_without_slos_works() -> None:
