@@ -4,6 +4,7 @@ Law: a declaration goes through the same account, group commit and journal as a 
 under an identity that no device can have; a success means that it is durable.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from gateway.api import declared as api
@@ -30,6 +31,8 @@ class Declarations:
         stages = self._rooms.stages
         with stages.lock:
             view = rollouts_view(stages.measure.rollouts, stages.measure.now_ns)
+            refused = Counter(stages.measure.unusable)
+        refused.update(dict(view.refused))
         newest = sorted(view.rollouts, key=lambda each: each.start_ns, reverse=True)
         return api.RolloutsStatus(
             rollouts=tuple(_rollout(each) for each in newest),
@@ -44,7 +47,7 @@ class Declarations:
                 )
                 for each in view.models
             ),
-            refused=dict(view.refused),
+            refused=refused,
         )
 
     async def declare(self, body: bytes) -> None:

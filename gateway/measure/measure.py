@@ -379,10 +379,10 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
-        rolloutstate.load(self.rollouts, part("rollouts", state))
         self.fleet.restore(part("fleet", state))
         self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))
+        rolloutstate.load(self.rollouts, part("rollouts", state))
         load_streams(self.streams, part("streams", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):

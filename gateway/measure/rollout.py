@@ -143,11 +143,13 @@ class Rollout:
             more = np.zeros((cells - len(self.counts), *self.counts.shape[1:]), dtype=np.int64)
             self.counts = np.concatenate((self.counts, more))
 
-    def refresh(self, place: int, budget: float, period_events: int) -> None:
-        """Work out what an objective has lost by it."""
-        if self.is_changed:
-            self.spends[place] = spend_of(self.counts[:, place], self.befores[place])
-        self.spents[place] = self.spends[place].share(budget, period_events)
+    def counted(self) -> list[Spend]:
+        """Compare with the control what was counted for each objective."""
+        if not self.is_changed:
+            return self.spends
+        return [
+            spend_of(self.counts[:, place], before) for place, before in enumerate(self.befores)
+        ]
 
     def judged(self, level: Level, at_ns: int) -> None:
         """Take one judgement: a level counts when JUDGEMENTS in a row reach it, halted stays."""

@@ -23,6 +23,7 @@ from gateway.measure.allocation import (
     CONTROL_ALL,
     CONTROL_BAD,
     Level,
+    Spend,
     allocate,
     level_of,
     suppresses,
@@ -84,11 +85,7 @@ class Rollouts:
     # --- what is declared ---------------------------------------------------------------------
 
     def declare(self, events: Events, arrival_ns: int) -> None:
-        """Take what one parcel declares; the order of its records does not matter.
-
-        Records that are no event are counted here, whatever they would have declared.
-        """
-        self.refused.update(events.unreadable)
+        """Take what one parcel declares; the order of its records does not matter."""
         for start in sorted(events.starts, key=lambda each: (each.at_ns, each.rollout)):
             self._start(start, arrival_ns)
         for end in sorted(events.ends, key=lambda each: (each.at_ns, each.rollout)):
@@ -279,6 +276,9 @@ class Rollouts:
             at = np.flatnonzero(contract == index)
             if not len(at):
                 continue
+            group = self._running(group, event_ns[at])
+            if not group:
+                continue
             members, controls = self._sides(group, codes[at], series[at], event_ns[at])
             bads = [
                 self.objectives.bad(
@@ -295,6 +295,15 @@ class Rollouts:
                     self._live[each].add(
                         event_ns[at[side]], [bad[side] for bad in bads], control=is_control
                     )
+
+    def _running(self, group: list[int], event_ns: Int64) -> list[int]:
+        """Leave out rollouts that had ended before all of some events, or began after them."""
+        oldest, newest = int(event_ns.min()), int(event_ns.max())
+        return [
+            each
+            for each in group
+            if self._live[each].start.at_ns <= newest and self._live[each].end_ns >= oldest
+        ]
 
     def _sides(
         self, group: list[int], codes: Int32, series: Int64, event_ns: Int64
@@ -362,10 +371,19 @@ class Rollouts:
             self.rebuild()
 
     def _refresh(self, rollout: Rollout) -> None:
-        for place, objective in enumerate(rollout.objectives):
-            budget = self.objectives.items[objective].budget
-            rollout.refresh(place, budget, sum(self._period(objective)))
+        rollout.spends, rollout.spents = self.spends_of(rollout)
         rollout.is_changed = False
+
+    def spends_of(self, rollout: Rollout) -> tuple[list[Spend], list[float]]:
+        """Work out what a rollout has spent of each objective by now, and change nothing."""
+        if not rollout.is_counting or rollout.contract == NO_CONTRACT:
+            return rollout.spends, rollout.spents
+        spends = rollout.counted()
+        spents = [
+            spend.share(self.objectives.items[objective].budget, sum(self._period(objective)))
+            for spend, objective in zip(spends, rollout.objectives, strict=True)
+        ]
+        return spends, spents
 
     # --- what is not told ---------------------------------------------------------------------
 

@@ -1,22 +1,31 @@
 """Rollouts are saved, restored and added without a difference, and shown in numbers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from gateway.measure import rolloutstate
+from gateway.batch import AnomalyKind, Parcel
+from gateway.measure import Measure, rolloutstate
 from gateway.measure.rollout import RolloutState
 from gateway.measure.rollouts import Rollouts
 from gateway.measure.rolloutviews import rollouts_view
+from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Array
 from gateway.otlp.declared import (
     DeviceOutcome,
+    Event,
     Events,
+    RolloutEnd,
     RolloutKind,
+    RolloutStart,
 )
+from gateway.otlp.events import write
+from tests.parcels import parcel_of
 from tests.unit.measure import build
 from tests.unit.measure.build import DAY_S, SECOND_NS, START_NS
-from tests.unit.measure.rolling import HOUR_NS, MINUTE_NS, Site
+from tests.unit.measure.rolling import HOUR_NS, MINUTE_NS, MODEL, Site, slos
 
 
 def _same(first: Mapping[str, Array], second: Mapping[str, Array]) -> bool:
@@ -119,3 +128,41 @@ def test_what_is_shown_has_numbers_or_nothing() -> None:
     month_ns = site.now_ns + 31 * DAY_S * SECOND_NS
     (model,) = rollouts_view(site.rollouts, month_ns).models
     assert (model.success_ratio, model.retrained, model.versions) == (None, 0, 0)
+
+
+def _declared(arrival_ns: int, *made: Event) -> Parcel:
+    body = write(made)
+    return replace(parcel_of(ExportLogsServiceRequest(), body), arrival_ns=arrival_ns)
+
+
+def test_measurements_with_a_rollout_are_the_same_after_a_restart(seed: int) -> None:
+    plan = build.plan(build.contract(slos=slos()))
+    fleets = [build.Fleet(plan, version=version, seed=seed) for version in ("v1", "v2")]
+    rng = np.random.default_rng(seed)
+    start = RolloutStart(at_ns=START_NS, rollout="r-1", model=MODEL, version="v2", devices=2)
+    told = DeviceOutcome(at_ns=START_NS + 1, device="d", rollout="r-1", succeeded=True)
+    end = RolloutEnd(at_ns=START_NS + 20 * MINUTE_NS, rollout="r-1")
+    declared: dict[int, list[Event]] = {2: [start], 5: [told], 10: [end]}
+    whole, broken = (Measure(plan, MeasureSettings()) for _ in range(2))
+    for step in range(30):
+        arrival_ns = START_NS + step * 2 * MINUTE_NS
+        for version, fleet in enumerate(fleets):
+            failed = rng.random(fleet.size) < 0.4 * version
+            found = fleet.batch(arrival_ns, np.full(fleet.size, 0.5), failed=failed)
+            whole.observe(found)
+            broken.observe(found)
+        for measure in (whole, broken):
+            for event in declared.get(step, []):
+                measure.hear(_declared(arrival_ns, event))
+        if step in (3, 7, 11):
+            fresh = Measure(plan, MeasureSettings())
+            fresh.restore(broken.state())
+            broken = fresh
+    assert _same(whole.state(), broken.state())
+    known = whole.rollouts.table["r-1"]
+    assert known.has_ended
+    assert known.spends[0].rollout_bad > 100
+    assert whole.rollouts.deployments.counts("r-1") == (1, 1)
+    assert [each.kind for each in whole.snapshot().open_anomalies if each.subject == "r-1"] == []
+    raised = {kind: count for kind, _, count in whole.snapshot().anomalies_raised}
+    assert raised[AnomalyKind.ROLLOUT] == 1
