@@ -56,7 +56,8 @@ def reference(is_classes: bool, rng: np.random.Generator) -> Baseline:
 
 
 def _coarse(baseline: Baseline, fine: Float64) -> Float64:
-    return np.bincount(baseline.group, weights=fine, minlength=baseline.bins)
+    found = np.bincount(baseline.group, weights=fine, minlength=baseline.bins)
+    return found.astype(np.float64)
 
 
 def _mixed(baseline: Baseline, other: Float64) -> Law:
@@ -69,7 +70,9 @@ def score_kinds(baseline: Baseline) -> dict[str, tuple[Law, float]]:
     low, sure = (_coarse(baseline, fine_shares(*law)) for law in ((2, 4), (40, 1)))
 
     def beta(a: float, b: float) -> Float64:
-        return (1 - MISSING_RATIO) * _coarse(baseline, fine_shares(a, b)) + MISSING_RATIO * missing
+        values = _coarse(baseline, fine_shares(a, b))
+        found: Float64 = (1 - MISSING_RATIO) * values + MISSING_RATIO * missing
+        return found
 
     return {
         "location": (lambda x: beta(8 - x, 2 + x), 5.0),
@@ -110,7 +113,8 @@ def changes(baseline: Baseline, wanted: Sequence[float]) -> list[Change]:
 
 def _safe(shares: Float64) -> Float64:
     lifted = np.maximum(shares, 1e-12)
-    return lifted / lifted.sum()
+    found: Float64 = lifted / lifted.sum()
+    return found
 
 
 def delays(
@@ -138,13 +142,23 @@ def delays(
         if not open_detectors:
             break
         for each in open_detectors:
-            passed = each.step(counts) >= np.array(levels[each.name])[:, None]
+            values = each.step(counts)
+            passed = (values >= np.array(levels[each.name])[:, None]) & np.isfinite(values)
             reached = first[each.name]
             reached[passed & np.isinf(reached)] = tick
     for reached in first.values():
         reached[np.isinf(reached)] = cap
         reached[reached <= 0] = np.nan
     return first
+
+
+def mean_delays(first: Float64, cap: int) -> list[float]:
+    """Return the mean delay at each level; the cap where no stream was quiet before the change."""
+    known = np.isfinite(first)
+    total = np.where(known, first, 0.0).sum(axis=1)
+    count = known.sum(axis=1)
+    means = np.where(count > 0, total / np.maximum(count, 1), float(cap))
+    return [float(each) for each in means]
 
 
 def draw_null(

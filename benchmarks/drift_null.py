@@ -104,7 +104,7 @@ def fine_shares(a: float, b: float, levels: int = 0) -> Float64:
         inner = np.concatenate(([0.0], (values[1:] + values[:-1]) / 2, [1.0]))
         bins = bins_of_numbers(SCORE, values, np.zeros(len(values), dtype=np.bool_))
         mass = np.diff(stats.beta(a, b).cdf(inner))
-        return np.bincount(bins, weights=mass, minlength=SCORE.width)
+        return np.bincount(bins, weights=mass, minlength=SCORE.width).astype(np.float64)
     shares = np.zeros(SCORE.width)
     shares[: SCORE.bins] = np.diff(stats.beta(a, b).cdf(SCORE.edges()))
     return shares
@@ -147,7 +147,8 @@ class World:
         self._last = rng.integers(0, SCENE_DRAWS, streams)
 
     def _coarse(self, baseline: Baseline, fine: Float64) -> Float64:
-        return np.bincount(baseline.group, weights=fine, minlength=COARSE_BINS_MAX)
+        found = np.bincount(baseline.group, weights=fine, minlength=COARSE_BINS_MAX)
+        return found.astype(np.float64)
 
     def _baseline(self) -> Baseline:
         each = self.family.reference // BLOCKS
@@ -182,7 +183,8 @@ class World:
     def _turned(self, turns: float) -> Float64:
         turn = np.sin(2 * np.pi * (turns + self.phase))
         laws = np.maximum(self.coarse + self.away * turn[:, None], 0.0)
-        return laws / laws.sum(axis=1, keepdims=True)
+        found: Float64 = laws / laws.sum(axis=1, keepdims=True)
+        return found
 
     def ticks(self, count: int) -> Iterator[tuple[int, Int64, Int64]]:
         """Draw ticks: number, the streams whose tick closes, and their coarse counts."""

@@ -138,7 +138,7 @@ def thresholds(
             np.maximum(highest[each.name], each.step(counts), out=highest[each.name])
         if tick in run_lengths:
             for name, values in highest.items():
-                chosen[name].append(float(np.quantile(values, np.exp(-1))))
+                chosen[name].append(float(np.sort(values)[int(len(values) * np.exp(-1))]))
     return chosen
 
 

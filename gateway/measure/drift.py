@@ -85,7 +85,7 @@ class Alarm:
 def accumulate(log_value: Float64, log_m: Float64, starts: Bool | bool = True) -> Float64:
     """Take one Shiryaev-Roberts step, M becomes L (1 + M), in logs; L M where nothing starts."""
     before = np.exp(np.minimum(log_m, EXPONENT_MAX))
-    grown_m = np.log(np.maximum(before + starts, LEAST))
+    grown_m: Float64 = np.log(np.maximum(before + starts, LEAST))
     return log_value + np.maximum(grown_m, log_m)
 
 

@@ -134,7 +134,7 @@ def _bias_of(q: Float64, p: Float64, bins: Float64) -> Float64:
     """Return n times the bias that sampling and smoothing of q bring."""
     used = (q > 0) & (p > 0)
     ratio = np.where(used, p, 1.0) / np.where(used, q, 1.0)
-    curve = np.where(used, (1 - q) * (1 + ratio), 0.0).sum(axis=-1) / 2
+    curve: Float64 = np.where(used, (1 - q) * (1 + ratio), 0.0).sum(axis=-1) / 2
     slope = np.where(used, 1 - ratio - np.log(ratio), 0.0)
     shrunk: Float64 = ((1 - q * bins) * slope).sum(axis=-1) / 2
     return curve + shrunk

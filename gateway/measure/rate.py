@@ -23,7 +23,7 @@ FACTORS: Final = (0.5, 0.8, 1.25, 2.0)
 
 
 def mean_range(
-    events: Float64, ticks: Float64, tolerance: float, phi: Float64
+    events: Float64, ticks: Float64, tolerance: float, phi: Float64 | float
 ) -> tuple[Float64, Float64]:
     """Return between which means per tick a stream counts as unchanged.
 
