@@ -38,9 +38,9 @@ from gateway.measure.evidence import (
     Sample,
     thinned,
 )
-from gateway.measure.fleet import Fleet
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
+from gateway.measure.operations import Operations
 from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
@@ -85,8 +85,8 @@ class Measure:
         self.latency = Latency(plan)
         self.objectives = Objectives(plan, settings)
         self.rollouts = Rollouts(plan, self.objectives, self.series)
-        self.fleet = Fleet(plan, settings, self.objectives)
-        self.devices = self.fleet.devices
+        self.operations = Operations(plan, settings, self.objectives)
+        self.devices = self.operations.devices
         self.streams = Streams(plan, settings)
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
@@ -98,12 +98,12 @@ class Measure:
             objectives=self.objectives,
             devices=self.devices,
             rollouts=self.rollouts,
-            causes=self.fleet.causes,
+            causes=self.operations.causes,
             recent=self._recent,
             bad=self._bad,
-            turn=(self.fleet.judged, self.rollouts.judge),
-            due=(self.fleet.due, self._count_deployments),
-            troubles=(self.fleet.troubles, self.rollouts.troubles),
+            turn=(self.operations.judged, self.rollouts.judge),
+            due=(self.operations.due, self._count_deployments),
+            troubles=(self.operations.troubles, self.rollouts.troubles),
         )
         self.unusable: Counter[str] = Counter()  # declarations, by reason
         self.now_ns = 0
@@ -146,7 +146,7 @@ class Measure:
             )
             self._count(batch, some)
             self.streams.learn()
-        if self.fleet.infer(
+        if self.operations.infer(
             batch,
             runs,
             contract=matched,
@@ -170,13 +170,13 @@ class Measure:
 
     def hear(self, parcel: Parcel) -> tuple[Anomaly, ...]:
         """Take what metrics and logs say of devices and what logs declare, after their batch."""
-        self.fleet.hear(parcel)
+        self.operations.hear(parcel)
         if parcel.signal is not Signal.LOGS:
             return ()
         found = events.read(parcel, self.settings.deployers)
         self.unusable.update(found.unreadable)
         self.rollouts.declare(found, parcel.arrival_ns)
-        if self.fleet.declare(found, parcel.arrival_ns):
+        if self.operations.declare(found, parcel.arrival_ns):
             return tuple(self._tell_violations(parcel.arrival_ns))
         return ()
 
@@ -188,7 +188,7 @@ class Measure:
 
     def _tell_violations(self, now_ns: int) -> list[Anomaly]:
         """Page at once: nothing about integrity waits for a watermark."""
-        return self.watch.tell(self.fleet.health.integrity.troubles(), now_ns)
+        return self.watch.tell(self.operations.health.integrity.troubles(), now_ns)
 
     def contracts(self, batch: Batch) -> Int16:
         """Find the contract of each row without counting anything. Shape: (spans,)."""
@@ -287,7 +287,7 @@ class Measure:
         self.now_ns = now_ns
         self.latency.turn(now_ns)
         told = self.watch.turn(now_ns)
-        self.fleet.turn(now_ns)
+        self.operations.turn(now_ns)
         return told
 
     def promote(self, model: str, version: str, signal: str) -> str:
@@ -353,7 +353,7 @@ class Measure:
             **prefixed("series", self.series.state()),
             **prefixed("latency", self.latency.state(count)),
             **prefixed("rollouts", rolloutstate.save(self.rollouts)),
-            **prefixed("fleet", self.fleet.state()),
+            **prefixed("operations", self.operations.state()),
             "unusable": pack_json(dict(self.unusable)),
             **prefixed("objectives", self.objectives.state()),
             **prefixed("streams", save_streams(self.streams)),
@@ -379,7 +379,7 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
-        self.fleet.restore(part("fleet", state))
+        self.operations.restore(part("operations", state))
         self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))
         rolloutstate.load(self.rollouts, part("rollouts", state))
