@@ -31,7 +31,7 @@ class Declarations:
         stages = self._rooms.stages
         with stages.lock:
             view = rollouts_view(stages.measure.rollouts, stages.measure.now_ns)
-            refused = Counter(stages.measure.unusable)
+            refused: Counter[str] = Counter(stages.measure.operations.unusable)
         refused.update(dict(view.refused))
         newest = sorted(view.rollouts, key=lambda each: each.start_ns, reverse=True)
         return api.RolloutsStatus(

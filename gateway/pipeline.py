@@ -84,7 +84,10 @@ def run(batch: Batch, stages: Stages) -> Outcome:
     site = stages.anonymize.site(batch, findings.contract)
     export = stages.anonymize.export(batch, findings.contract, verdict)
     chunks = encode(export)
-    stages.decide.spent(_by_contract(findings, verdict, chunks, stages), batch.arrival_ns)
+    leaving = _by_contract(findings, verdict, chunks, stages)
+    stages.decide.spent(leaving, batch.arrival_ns)
+    with stages.lock:
+        stages.measure.spent(leaving, batch.arrival_ns)
     lost = verdict.reason[~verdict.keep]
     counts = np.bincount(lost, minlength=len(verdict.reasons))
     return Outcome(

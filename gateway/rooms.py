@@ -258,6 +258,7 @@ def measure_settings(config: SiteConfig) -> MeasureSettings:
         baseline_events=section.baseline_events,
         series_max=section.series_max,
         devices_max=section.devices_max,
+        labels_max=section.labels_max,
         lateness_s=section.lateness,
         clock_ahead_s=section.clock_ahead_max,
         deployers=frozenset(config.receive.deployers),

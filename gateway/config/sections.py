@@ -363,6 +363,12 @@ class MeasureSection(Section):
     devices_max: int = Field(
         default=100_000, ge=1, le=10_000_000, description="most devices; more count as other"
     )
+    labels_max: int = Field(
+        default=262_144,
+        ge=1_024,
+        le=4_194_304,
+        description="most traces whose predictions wait for a label; of more, a sample waits",
+    )
     lateness: Duration = Field(
         default=30.0, ge=0.0, le=DAY, description="how far alert evaluation stays behind the clock"
     )

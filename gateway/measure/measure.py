@@ -7,9 +7,7 @@ judgements. Everything that is counted is an integer and merges by adding.
 Cost: about a hundred numpy calls for each batch, none of them per span in Python.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,12 +20,10 @@ from gateway.batch import (
     Batch,
     Findings,
     Parcel,
-    Signal,
 )
 from gateway.contract.plan import Plan
-from gateway.contract.schema import Indicator
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
-from gateway.measure import rolloutstate, views
+from gateway.measure import views
 from gateway.measure.devices import TIME_NS_MAX
 from gateway.measure.evidence import (
     BAD_ROWS,
@@ -40,8 +36,7 @@ from gateway.measure.evidence import (
 )
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
-from gateway.measure.operations import Operations
-from gateway.measure.rollouts import Rollouts
+from gateway.measure.operations import Inferences, Operations
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -50,16 +45,14 @@ from gateway.measure.state import (
     Array,
     Int64,
     State,
-    pack_json,
     part,
     prefixed,
-    unpack_json,
 )
 from gateway.measure.streams import Streams
 from gateway.measure.streamstate import load as load_streams
 from gateway.measure.streamstate import save as save_streams
 from gateway.measure.watch import Watch
-from gateway.otlp import columns, events
+from gateway.otlp import columns
 from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
@@ -84,10 +77,10 @@ class Measure:
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
         self.objectives = Objectives(plan, settings)
-        self.rollouts = Rollouts(plan, self.objectives, self.series)
-        self.operations = Operations(plan, settings, self.objectives)
-        self.devices = self.operations.devices
         self.streams = Streams(plan, settings)
+        self.operations = Operations(plan, settings, self.objectives, self.series, self.streams)
+        self.devices = self.operations.devices
+        self.rollouts = self.operations.rollouts
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
         self.watch = Watch(
@@ -101,11 +94,10 @@ class Measure:
             causes=self.operations.causes,
             recent=self._recent,
             bad=self._bad,
-            turn=(self.operations.judged, self.rollouts.judge),
-            due=(self.operations.due, self._count_deployments),
-            troubles=(self.operations.troubles, self.rollouts.troubles),
+            turn=self.operations.judged,
+            due=self.operations.due,
+            troubles=self.operations.troubles,
         )
-        self.unusable: Counter[str] = Counter()  # declarations, by reason
         self.now_ns = 0
         self.clamped = 0
 
@@ -133,7 +125,7 @@ class Measure:
             series[rows] = self._find_series(batch, matched, rows)
             whole = len(rows) == len(spans)
             at = slice(None) if whole else rows
-            some = _Inferences(
+            some = Inferences(
                 rows=None if whole else rows,
                 contract=matched[at].astype(np.int64),
                 series=series[at].astype(np.int64),
@@ -151,7 +143,6 @@ class Measure:
             runs,
             contract=matched,
             series=series,
-            names=self.series.names,
             failed=failed,
             event_ns=event_ns,
         ):
@@ -169,22 +160,14 @@ class Measure:
         )
 
     def hear(self, parcel: Parcel) -> tuple[Anomaly, ...]:
-        """Take what metrics and logs say of devices and what logs declare, after their batch."""
-        self.operations.hear(parcel)
-        if parcel.signal is not Signal.LOGS:
-            return ()
-        found = events.read(parcel, self.settings.deployers)
-        self.unusable.update(found.unreadable)
-        self.rollouts.declare(found, parcel.arrival_ns)
-        if self.operations.declare(found, parcel.arrival_ns):
+        """Take what metrics and logs say, after the spans of their batch."""
+        if self.operations.hear(parcel):
             return tuple(self._tell_violations(parcel.arrival_ns))
         return ()
 
-    def _count_deployments(self, at_ns: int) -> None:
-        for due in self.rollouts.due(at_ns):
-            bad = np.arange(due.good + due.bad) >= due.good
-            for objective in self.objectives.of(due.contract, Indicator.DEPLOYMENT):
-                self.objectives.count(objective, np.full(len(bad), due.at_ns), bad)
+    def spent(self, contract_bytes: Int64, now_ns: int) -> None:
+        """Count the encoded bytes that leave. Shape: (contracts + 1,), the default last."""
+        self.operations.meters.spent(contract_bytes, now_ns)
 
     def _tell_violations(self, now_ns: int) -> list[Anomaly]:
         """Page at once: nothing about integrity waits for a watermark."""
@@ -212,7 +195,7 @@ class Measure:
             self._bad.reserve(count)
         return found
 
-    def _count(self, batch: Batch, some: "_Inferences") -> None:
+    def _count(self, batch: Batch, some: Inferences) -> None:
         """Count the inferences of a batch."""
         cold: Bool | None = None
         if (batch.slots[self._cold_slot] >= 0).any():
@@ -229,18 +212,8 @@ class Measure:
             cold,
             some.invalid,
         )
-        self.rollouts.add(
-            batch,
-            some.rows,
-            contract=some.contract,
-            series=some.series,
-            event_ns=some.event_ns,
-            failed=some.failed,
-            duration_ns=some.duration_ns,
-            cold=cold,
-            invalid=some.invalid,
-        )
         bins = self.streams.add(batch, some.rows, some.series)
+        self.operations.count(batch, some, cold, bins)
         count = len(self.series)
         chosen, rank = thinned(some.series, count, ROWS_PER_BATCH, batch.sequence)
         self._keep(self._recent, batch, some, chosen, rank, bins, bucket)
@@ -253,7 +226,7 @@ class Measure:
         self,
         ring: Ring,
         batch: Batch,
-        some: "_Inferences",
+        some: Inferences,
         chosen: Int64,
         rank: Int64,
         bins: list[Int64],
@@ -352,9 +325,7 @@ class Measure:
             "clock": np.array([self.now_ns, self.clamped], dtype=np.int64),
             **prefixed("series", self.series.state()),
             **prefixed("latency", self.latency.state(count)),
-            **prefixed("rollouts", rolloutstate.save(self.rollouts)),
             **prefixed("operations", self.operations.state()),
-            "unusable": pack_json(dict(self.unusable)),
             **prefixed("objectives", self.objectives.state()),
             **prefixed("streams", save_streams(self.streams)),
             **prefixed("episodes", self.watch.episodes.state()),
@@ -379,31 +350,14 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
-        self.operations.restore(part("operations", state))
-        self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))
-        rolloutstate.load(self.rollouts, part("rollouts", state))
+        self.operations.restore(part("operations", state))
         load_streams(self.streams, part("streams", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):
             # A merged state has no rows: they belong to the site that saw them.
             if f"{name}/written" in state:
                 kept.restore(part(name, state))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Inferences:
-    """Columns of the inferences of a batch. Shape: all (inferences,); rows None means all spans."""
-
-    rows: Int64 | None
-    contract: Int64
-    series: Int64
-    failed: Bool
-    duration_ns: Int64
-    invalid: Bool
-    event_ns: Int64
-    arrival_ns: Int64
-    device: Int64
 
 
 def _refuse_files(plan: Plan) -> None:

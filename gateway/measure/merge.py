@@ -4,7 +4,6 @@ Law: every count of the result is the sum of the two, whatever the order; names 
 not a count stays at its site: evidence rows, detectors' evidence, and what is being collected.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -15,17 +14,15 @@ from gateway.measure import (
     episodes,
     latency,
     operations,
-    rolloutstate,
     series,
     slomerge,
     streamstate,
 )
-from gateway.measure.state import Array, State, pack_json, part, prefixed, union, unpack_json
+from gateway.measure.state import Array, State, part, prefixed, union, unpack_json
 
 _Merge = Callable[[Mapping[str, Array], Mapping[str, Array]], State]
 _PARTS: Final[Mapping[str, _Merge]] = {
     "series": series.merge,
-    "rollouts": rolloutstate.merge,
     "operations": operations.merge,
     "objectives": slomerge.merge,
     "streams": streamstate.merge,
@@ -42,12 +39,9 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
     _, where = union(unpack_json(first["series/names"]), unpack_json(second["series/names"]))
     clock = first["clock"] + second["clock"]
     clock[0] = max(first["clock"][0], second["clock"][0])
-    unusable: Counter[str] = Counter(unpack_json(first["unusable"]))
-    unusable += Counter(unpack_json(second["unusable"]))
     total: State = {
         "format": first["format"].copy(),
         "clock": clock,
-        "unusable": pack_json(dict(unusable)),
         **prefixed(
             "latency", latency.merge(part("latency", first), part("latency", second), where)
         ),

@@ -1,40 +1,111 @@
-"""Everything about the devices on which inferences run: who is heard, how they are, what fails.
+"""Everything beside a model's own statistics: devices, rollouts, labels, costs, their troubles.
 
-Law: as that of each part; this is only where they stand together, so that `measure` calls one.
+Law: as that of each part; this is only where they stand together, so that `measure` calls one. What
+is declared comes in log records, so it is durable and replayed like everything else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from gateway.batch import Batch, Parcel
+from gateway.batch import Batch, Parcel, Signal
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Indicator
-from gateway.measure import causes, devices, freshness, health
+from gateway.measure import causes, devices, freshness, health, labelstate, meters, rolloutstate
 from gateway.measure.causes import Causes
 from gateway.measure.devices import Devices
 from gateway.measure.freshness import Freshness
 from gateway.measure.health import Health
+from gateway.measure.labels import Labels
+from gateway.measure.meters import Meters
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.runs import Runs
+from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
-from gateway.measure.state import Array, Int64, State, part, prefixed
+from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, unpack_json
+from gateway.measure.streams import Streams
 from gateway.measure.trouble import Trouble
-from gateway.otlp.declared import Events
+from gateway.otlp import events
 from gateway.otlp.readings import heard
 from gateway.tables import Bool
 
 
-class Operations:
-    """Devices, their silence, their troubles, and whose failures they are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inferences:
+    """Columns of the inferences of a batch. Shape: all (inferences,); rows None means all spans."""
 
-    def __init__(self, plan: Plan, settings: MeasureSettings, objectives: Objectives) -> None:
+    rows: Int64 | None
+    contract: Int64
+    series: Int64
+    failed: Bool
+    duration_ns: Int64
+    invalid: Bool  # the duration is none
+    event_ns: Int64
+    arrival_ns: Int64
+    device: Int64
+
+
+class Operations:
+    """Devices, rollouts, labels and meters of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: MeasureSettings,
+        objectives: Objectives,
+        series: SeriesTable,
+        streams: Streams,
+    ) -> None:
         self._objectives = objectives
+        self._series = series
+        self._streams = streams
+        self._deployers = settings.deployers
         self._lateness_ns = round(settings.lateness_s * SECOND_NS)
         self.devices = Devices(plan, settings)
         self.freshness = Freshness(plan, settings, self.devices)
         self.health = Health(plan, self.devices)
         self.causes = Causes(plan)
+        self.rollouts = Rollouts(plan, objectives, series)
+        self.labels = Labels(plan, settings.labels_max)
+        self.meters = Meters(plan)
+        self.unusable: Counter[str] = Counter()  # declarations, by reason
+
+    def count(self, batch: Batch, some: Inferences, cold: Bool | None, bins: list[Int64]) -> None:
+        """Count the inferences of a batch; `bins` are those of the streams' lanes."""
+        names = self._series.names
+        self.rollouts.add(
+            batch,
+            some.rows,
+            contract=some.contract,
+            series=some.series,
+            event_ns=some.event_ns,
+            failed=some.failed,
+            duration_ns=some.duration_ns,
+            cold=cold,
+            invalid=some.invalid,
+        )
+        self.labels.observe(
+            batch,
+            some.rows,
+            contract=some.contract,
+            series=some.series,
+            names=names,
+            event_ns=some.event_ns,
+            lanes=self._streams.lanes,
+            bins=bins,
+        )
+        self.meters.observe(
+            batch,
+            some.rows,
+            contract=some.contract,
+            series=some.series,
+            names=names,
+            event_ns=some.event_ns,
+        )
 
     def infer(
         self,
@@ -43,7 +114,6 @@ class Operations:
         *,
         contract: Array,
         series: Array,
-        names: Sequence[tuple[str, str]],
         failed: Bool,
         event_ns: Int64,
     ) -> bool:
@@ -51,6 +121,7 @@ class Operations:
 
         Shape: all (spans,).
         """
+        names = self._series.names
         self.devices.infer(batch, runs, contract, series, names)
         self.causes.add(batch, contract, failed, event_ns)
         violated = self.health.integrity.add(
@@ -71,27 +142,34 @@ class Operations:
             for objective in self._objectives.of(index, Indicator.INTEGRITY):
                 self._objectives.count(objective, some, np.ones(len(some), dtype=np.bool_))
 
-    def hear(self, parcel: Parcel) -> None:
-        """Note who is heard in a parcel, and how its host is."""
-        self.devices.hear(heard(parcel), parcel.arrival_ns)
+    def hear(self, parcel: Parcel) -> bool:
+        """Take what metrics and logs say of devices and what logs declare.
 
-    def declare(self, events: Events, arrival_ns: int) -> bool:
-        """Take loads, violations and acknowledgements; returns whether integrity was violated."""
-        for load in events.loads:
+        Returns whether integrity was violated.
+        """
+        self.devices.hear(heard(parcel), parcel.arrival_ns)
+        if parcel.signal is not Signal.LOGS:
+            return False
+        found = events.read(parcel, self._deployers)
+        self.unusable.update(found.unreadable)
+        self.rollouts.declare(found, parcel.arrival_ns)
+        self.labels.hear(found.labels, parcel.arrival_ns)
+        self.meters.bill(found.jobs, parcel.arrival_ns)
+        for load in found.loads:
             self.health.loaded(model=load.model, error=load.error, at_ns=load.at_ns)
-        for each in events.violations:
+        for each in found.violations:
             contract = self.health.integrity.violated(
                 model=each.model,
                 version=each.version,
                 error=each.error,
                 device=each.device,
                 at_ns=each.at_ns,
-                arrival_ns=arrival_ns,
+                arrival_ns=parcel.arrival_ns,
             )
             self._count_violations(np.array([contract]), np.array([each.at_ns], dtype=np.int64))
-        for acknowledgement in events.acknowledgements:
+        for acknowledgement in found.acknowledgements:
             self.health.integrity.acknowledge(acknowledgement.anomaly)
-        return bool(events.violations)
+        return bool(found.violations)
 
     def turn(self, now_ns: int) -> None:
         """Move windows to a time."""
@@ -100,19 +178,35 @@ class Operations:
         self.causes.turn(now_ns)
 
     def judged(self, at_ns: int) -> None:
-        """Move windows to where they are when a slot is judged."""
+        """Move everything to where it is when a slot is judged."""
         self.turn(at_ns + self._lateness_ns)
+        self.rollouts.judge(at_ns)
+        for due in self.labels.turn(at_ns):
+            for objective in self._objectives.of(due.contract, Indicator.LABEL_LAG):
+                if self._objectives.items[objective].slo.name in due.slos:
+                    self._objectives.count(objective, due.event_ns, due.bad)
 
     def due(self, at_ns: int) -> None:
-        """Count the devices of the minutes that ended by a judged time."""
+        """Count the devices of the minutes and of the rollouts that ended by a judged time."""
         for tick in self.freshness.turn(at_ns + self._lateness_ns):
             objective = self._objectives.of(tick.contract, Indicator.FRESHNESS)[tick.place]
-            bad = np.arange(tick.good + tick.bad) >= tick.good
-            self._objectives.count(objective, np.full(len(bad), tick.at_ns), bad)
+            self._count_devices(objective, tick.at_ns, tick.good, tick.bad)
+        for due in self.rollouts.due(at_ns):
+            for objective in self._objectives.of(due.contract, Indicator.DEPLOYMENT):
+                self._count_devices(objective, due.at_ns, due.good, due.bad)
+
+    def _count_devices(self, objective: int, at_ns: int, good: int, bad: int) -> None:
+        is_bad = np.arange(good + bad) >= good
+        self._objectives.count(objective, np.full(len(is_bad), at_ns), is_bad)
 
     def troubles(self, at_ns: int) -> list[Trouble]:
-        """List what is wrong with devices at a judged time."""
-        return [*self.freshness.troubles(at_ns), *self.health.troubles(at_ns)]
+        """List what is wrong at a judged time."""
+        return [
+            *self.freshness.troubles(at_ns),
+            *self.health.troubles(at_ns),
+            *self.rollouts.troubles(at_ns),
+            *self.meters.troubles(at_ns),
+        ]
 
     def state(self) -> State:
         """Copy everything that a restart needs."""
@@ -121,25 +215,40 @@ class Operations:
             **prefixed("freshness", self.freshness.state()),
             **prefixed("health", self.health.state()),
             **prefixed("causes", self.causes.state()),
+            **prefixed("rollouts", rolloutstate.save(self.rollouts)),
+            **prefixed("labels", labelstate.save(self.labels)),
+            **prefixed("meters", self.meters.state()),
+            "unusable": pack_json(dict(self.unusable)),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Put everything back."""
+        """Put everything back, after the objectives and the series."""
         self.devices.restore(part("devices", state))
         self.freshness.restore(part("freshness", state))
         self.health.restore(part("health", state))
         self.causes.restore(part("causes", state))
+        rolloutstate.load(self.rollouts, part("rollouts", state))
+        labelstate.load(self.labels, part("labels", state))
+        self.meters.restore(part("meters", state))
+        self.unusable = Counter(unpack_json(state["unusable"]))
+
+
+_PARTS: Final[Mapping[str, Callable[[Mapping[str, Array], Mapping[str, Array]], State]]] = {
+    "devices": devices.merge,
+    "freshness": freshness.merge,
+    "health": health.merge,
+    "causes": causes.merge,
+    "rollouts": rolloutstate.merge,
+    "labels": labelstate.merge,
+    "meters": meters.merge,
+}
 
 
 def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
     """Add two states of the same plan."""
-    return {
-        key: value
-        for name, join in (
-            ("devices", devices.merge),
-            ("freshness", freshness.merge),
-            ("health", health.merge),
-            ("causes", causes.merge),
-        )
-        for key, value in prefixed(name, join(part(name, first), part(name, second))).items()
-    }
+    unusable: Counter[str] = Counter(unpack_json(first["unusable"]))
+    unusable += Counter(unpack_json(second["unusable"]))
+    total: State = {"unusable": pack_json(dict(unusable))}
+    for name, join in _PARTS.items():
+        total |= prefixed(name, join(part(name, first), part(name, second)))
+    return total

@@ -22,6 +22,8 @@ class MeasureSettings:
     # Pairs of model and version; later ones count in the series ("~other", "~other").
     series_max: int = 1024
     devices_max: int = 100_000
+    # Traces whose predictions wait for a label; of more, a sample waits.
+    labels_max: int = 262_144
     # How far alert evaluation stays behind the newest arrival.
     lateness_s: float = 30.0
     # How far an event time may lie in the future before it is clamped.

@@ -51,9 +51,9 @@ class Watch:
         causes: Causes,
         recent: Ring,
         bad: Ring,
-        turn: Sequence[Callable[[int], None]] = (),
-        due: Sequence[Callable[[int], None]] = (),
-        troubles: Sequence[Troubles] = (),
+        turn: Callable[[int], None],
+        due: Callable[[int], None],
+        troubles: Troubles,
     ) -> None:
         self.plan = plan
         self.settings = settings
@@ -64,9 +64,9 @@ class Watch:
         self.episodes = Episodes()
         self._rollouts = rollouts
         self._causes = causes
-        self._turn = tuple(turn)
-        self._due = tuple(due)
-        self._troubles = tuple(troubles)
+        self._turn = turn
+        self._due = due
+        self._troubles = troubles
         self._recent = recent
         self._bad = bad
         self._quiet_drift_ns = round(settings.drift_quiet_s * SECOND_NS)
@@ -85,13 +85,11 @@ class Watch:
         ]
         anomalies += self._quiet_drifts(now_ns)
         for at_ns, burns in self.objectives.turn(now_ns):
-            for move in self._turn:
-                move(at_ns)
+            self._turn(at_ns)
             anomalies += self._judged(at_ns, burns)
             if at_ns % TROUBLES_NS == 0:
-                for count in self._due:
-                    count(at_ns)
-                found = [trouble for part in self._troubles for trouble in part(at_ns)]
+                self._due(at_ns)
+                found = self._troubles(at_ns)
                 anomalies += self.tell(found, at_ns)
                 anomalies += self._quiet_troubles(found, at_ns)
         return anomalies

@@ -43,7 +43,9 @@ class World:
             causes=Causes(found),
             recent=Ring(4, streams.places),
             bad=Ring(4, streams.places),
-            troubles=[self.troubles],
+            turn=lambda _: None,
+            due=lambda _: None,
+            troubles=self.troubles,
         )
         self.watch.turn(START_NS)
 
