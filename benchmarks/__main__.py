@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME ...] [--quick] [--json FILE]`.
 
-Without a name all of them run, overload for a minute and backlog with 256 MiB; when they are named
-they take ten minutes and 2 GiB.
+Without a name all of them run, overload for a minute, backlog with 256 MiB and drift with what
+takes a minute; when they are named they take ten minutes, 2 GiB, and hours of simulation.
 
 Law: the machine and how busy it is are printed before and after, because a figure from a busy
 machine says nothing about the code.
@@ -15,7 +15,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import backlog, decode, durable, ingest, overload, pipeline, signals, slo
+from benchmarks import (
+    backlog,
+    decode,
+    drift,
+    drift_picture,
+    durable,
+    ingest,
+    labels,
+    overload,
+    pipeline,
+    signals,
+    slo,
+)
 from benchmarks.report import Report, machine, plain, render
 
 
@@ -44,6 +56,8 @@ QUICK_S: Final = {
     "ingest": 1.0,
     "durable": 1.0,
 }
+LABELS_S: Final = {Length.QUICK: 0.05, Length.USUAL: 1.0, Length.WHOLE: 2.0}
+QUICK_TABLE_ROWS: Final = 1 << 14
 QUICK_SEGMENT_SPANS: Final = 20_480
 QUICK_WARM_S: Final = 0.5
 # Seconds of overload, seconds of the measuring before it, processes of clients.
@@ -71,6 +85,12 @@ def _run_slo(length: Length) -> Report:
     return slo.run(budget_s=(QUICK_S if length is Length.QUICK else FULL_S)["slo"])
 
 
+def _run_labels(length: Length) -> Report:
+    if length is Length.QUICK:
+        return labels.run(budget_s=LABELS_S[length], table_rows=QUICK_TABLE_ROWS)
+    return labels.run(budget_s=LABELS_S[length])
+
+
 def _run_pipeline(length: Length) -> Report:
     if length is Length.QUICK:
         return pipeline.run(budget_s=QUICK_S["pipeline"], segment_spans=QUICK_SEGMENT_SPANS)
@@ -94,6 +114,10 @@ def _run_overload(length: Length) -> Report:
     return overload.run(run_s=run_s, calibrate_s=calibrate_s, processes=processes)
 
 
+def _run_drift(length: Length) -> Report:
+    return drift.run(drift.SIZES[length.value])
+
+
 def _run_backlog(length: Length) -> Report:
     return backlog.run(limit_bytes=BACKLOG_BYTES[length])
 
@@ -102,11 +126,13 @@ BENCHMARKS: Final[dict[str, Callable[[Length], Report]]] = {
     "decode": _run_decode,
     "signals": _run_signals,
     "slo": _run_slo,
+    "labels": _run_labels,
     "pipeline": _run_pipeline,
     "ingest": _run_ingest,
     "durable": _run_durable,
     "overload": _run_overload,
     "backlog": _run_backlog,
+    "drift": _run_drift,
 }
 
 
@@ -116,6 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="short runs, to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
+    parser.add_argument("--size", choices=drift.SIZES, help="of drift, instead of what it would be")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw drift as PNG")
     options = parser.parse_args(arguments)
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
@@ -128,10 +156,15 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         length = Length.QUICK
     for name in options.names or BENCHMARKS:
-        report = BENCHMARKS[name](length)
+        if name == "drift" and options.size is not None:
+            report = drift.run(drift.SIZES[options.size])
+        else:
+            report = BENCHMARKS[name](length)
         for table in report.tables:
             print(f"\n{render(table)}", flush=True)
         out[name] = plain(report.figures)
+        if name == "drift" and options.picture is not None:
+            drift_picture.draw(report.figures, options.picture)
     print(f"\nload average at the end: {', '.join(f'{each:.2f}' for each in os.getloadavg())}")
     if options.json is not None:
         options.json.write_text(json.dumps(out, indent=2) + "\n", encoding="utf-8")

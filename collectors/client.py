@@ -197,7 +197,7 @@ class Client:
                 self._settle(waiting, outcome)
                 return
             failures += 1
-            self._tell_later(outcome, failures)
+            self._tell_later(outcome)
             await self._pause(failures, outcome.hint_s)
 
     async def _pause(self, failures: int, hint_s: float | None) -> None:
@@ -212,8 +212,10 @@ class Client:
         if hint_s is not None or self._stopping.is_set():
             await asyncio.sleep(delay_s)
             return
+        # Not `wait_for`, which loses a cancellation that comes together with the event.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
 
     def _give_up(self) -> None:
         if self._task is not None:
@@ -277,7 +279,7 @@ class Client:
         if counts.lost or counts.waiting:
             logger.warning("not everything was delivered; %s", counts)
 
-    def _tell_later(self, outcome: Later, failures: int) -> None:
+    def _tell_later(self, outcome: Later) -> None:
         """Count an attempt in vain; the first one, or another reason, is logged."""
         with self._state:
             self._counts.retries += 1
@@ -289,10 +291,9 @@ class Client:
                 waiting,
             )
         self._trouble = outcome.message
-        if failures == 1:
-            # What has to wait should outlive a loss of power.
-            with suppress(OSError):
-                self._buffer.sync()
+        # What has to wait should outlive a loss of power.
+        with suppress(OSError):
+            self._buffer.sync()
 
 
 __all__ = ["Access", "Client", "Counts"]

@@ -28,6 +28,7 @@ from gateway.config import SiteConfig
 from gateway.config.units import is_loopback, split_address
 from gateway.contract.plan import Plan
 from gateway.core import Hooks
+from gateway.declarations import Declarations
 from gateway.deliveries import Letters
 from gateway.dives import Dives, cleaner
 from gateway.errors import JournalUnavailableError, WeirError
@@ -244,6 +245,7 @@ class Gateway:
                     in_storage=self._in_storage,
                     letters=Letters(self._rooms, self._in_storage, self._wake_forwarders),
                     forward_status=lambda: [each.status for each in self._forwarders],
+                    declarations=Declarations(self._rooms, self._intake),
                     dives=Dives(self._rooms, self._retriever),
                     dive_counts=self._retriever.counts,
                 ),

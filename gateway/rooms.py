@@ -260,4 +260,5 @@ def measure_settings(config: SiteConfig) -> MeasureSettings:
         devices_max=section.devices_max,
         lateness_s=section.lateness,
         clock_ahead_s=section.clock_ahead_max,
+        deployers=frozenset(config.receive.deployers),
     )

@@ -14,6 +14,7 @@ import psutil
 
 from gateway import __version__, anomalies
 from gateway.api import sources as api
+from gateway.api.declared import Declarations
 from gateway.api.outbox import DeadLetters
 from gateway.batch import AnomalyId, DiveId
 from gateway.config.units import format_duration
@@ -47,6 +48,7 @@ class Live:
     in_storage: Callable[[Callable[[], Any]], Awaitable[Any]]
     dives: api.Dives
     letters: DeadLetters
+    declarations: Declarations
     forward_status: Callable[[], Sequence[ForwardStatus]]
     dive_counts: Callable[[], Mapping[Any, int]]
 
@@ -323,6 +325,7 @@ def make_sources(rooms: Rooms, live: Live) -> api.Sources:
         anomalies=_Anomalies(rooms, live),
         dives=live.dives,
         dead_letters=live.letters,
+        declarations=live.declarations,
     )
 
 

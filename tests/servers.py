@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from tests.ledger_check import check_identity
 from tests.monitoring import (
     Alertmanager,
     Prometheus,
@@ -91,8 +92,14 @@ class Gateway:
             what=lambda: f"readiness\n{self.server.log()}",
         )
 
+    def check(self) -> None:
+        """Assert that every item of every signal is accounted for."""
+        check_identity(self.metrics())
+
     def kill(self) -> None:
-        """End the gateway as a power failure would."""
+        """End the gateway as a power failure would; its account must balance to the end."""
+        if self.server.running:
+            self.check()
         self.server.kill()
 
 
@@ -179,7 +186,7 @@ def gateway(
     environment: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
 ) -> Iterator[Gateway]:
-    """Run the gateway for a block; at its end it must drain and exit 0, unless it was killed."""
+    """Run the gateway for a block; at its end it must balance, drain and exit 0, unless killed."""
     running = start_gateway(
         directory,
         config=config,
@@ -189,8 +196,10 @@ def gateway(
     )
     try:
         yield running
+        if running.server.running:
+            running.check()
     except BaseException:
-        running.kill()
+        running.server.kill()
         raise
     if not running.server.killed:
         code = running.server.stop()

@@ -5,7 +5,7 @@ Law: a body is checked whole before anything happens; unknown fields are refused
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -83,7 +83,8 @@ def _time_ns(name: str, value: str | int | None, now_ns: int | None = None) -> i
     return (since.days * 86_400 + since.seconds) * _SECOND_NS + since.microseconds * 1_000
 
 
-def _reasons(error: ValidationError) -> str:
+def reasons(error: ValidationError) -> str:
+    """Say what is wrong with a body, place by place."""
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False)[:8]:
         place = ".".join(str(part) for part in item["loc"]) or "body"
@@ -100,7 +101,7 @@ async def read_dive(request: web.Request, principal: str, now_ns: int) -> DiveWi
     try:
         body = DiveBody.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidQueryError(_reasons(error)) from error
+        raise InvalidQueryError(reasons(error)) from error
     if body.anomaly_id is None and not body.trace_ids and body.query is None:
         raise InvalidQueryError("name an anomaly_id, trace_ids or a query")
     query = body.query
@@ -122,8 +123,3 @@ async def read_dive(request: web.Request, principal: str, now_ns: int) -> DiveWi
         reason=body.reason,
         requested_by=principal,
     )
-
-
-def dive_schema(prefix: str) -> dict[str, Any]:
-    """Give the JSON schema of a dive's body; references start with `prefix`."""
-    return DiveBody.model_json_schema(ref_template=prefix + "{model}")

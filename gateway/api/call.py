@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from gateway.api.access import Access, Principal, Role
 from gateway.api.audit import AuditLog
@@ -77,7 +78,7 @@ class Route:
     role: Role
     summary: str
     query: tuple[Parameter, ...] = ()
-    body: str = ""  # name of the body's schema
+    body: type[BaseModel] | None = None
     response: type | None = None
     types: tuple[str, ...] = field(default=("application/json",))
     status: int = 200

@@ -8,7 +8,6 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from gateway.api.access import Role
-from gateway.api.body import dive_schema
 from gateway.api.call import Route
 from gateway.batch import Json
 
@@ -66,8 +65,9 @@ def _operation(route: Route, schemas: dict[str, Json]) -> dict[str, Json]:
         "security": [] if route.role is Role.NOBODY else [{"bearer": []}],
         "x-role": route.role.name.lower(),
     }
-    if route.body:
-        schema = _take(schemas, route.body, dive_schema(_REFERENCE))
+    if route.body is not None:
+        described = route.body.model_json_schema(ref_template=_REFERENCE + "{model}")
+        schema = _take(schemas, route.body.__name__, described)
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},

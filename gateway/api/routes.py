@@ -7,7 +7,9 @@ from typing import Final
 
 from gateway.api import console, incidents, jaeger_routes, state, views
 from gateway.api.access import Role
+from gateway.api.body import DiveBody
 from gateway.api.call import PAGE, Parameter, Route
+from gateway.api.declarations import DECLARATION_ROUTES
 from gateway.api.letters import LETTER_ROUTES
 from gateway.api.sources import AnomalyView, DiveState, StatusSnapshot
 from gateway.api.traces import JSON_TYPE, PROTOBUF_TYPES
@@ -149,7 +151,7 @@ _INCIDENTS: Final = (
         handler=incidents.create_dive,
         role=Role.OPERATOR,
         summary="Ask the devices for full traces.",
-        body="DiveBody",
+        body=DiveBody,
         response=views.Accepted,
         status=202,
     ),
@@ -279,4 +281,4 @@ _JAEGER: Final = (
     ),
 )
 
-ROUTES: Final = (*_OPEN, *_STATE, *_INCIDENTS, *LETTER_ROUTES, *_JAEGER)
+ROUTES: Final = (*_OPEN, *_STATE, *_INCIDENTS, *DECLARATION_ROUTES, *LETTER_ROUTES, *_JAEGER)

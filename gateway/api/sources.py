@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.api.declared import Declarations
 from gateway.api.outbox import DeadLetters, Destination
 from gateway.batch import Anomaly, AnomalyId, DiveId, Json
 
@@ -361,3 +362,4 @@ class Sources:
     anomalies: Anomalies
     dives: Dives
     dead_letters: DeadLetters
+    declarations: Declarations

@@ -107,7 +107,7 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.DUPLICATE_MATCH: "Two contracts claim the same spans.",
     FindingRule.METRIC_STREAM: "Metrics of several devices would leave as one series.",
     FindingRule.SLO_THRESHOLD: "The threshold does not fit what the objective counts.",
-    FindingRule.SLO_WINDOW: "The window gives alerts that fire while the objective is kept.",
+    FindingRule.SLO_WINDOW: "An alert would fire while the objective is kept.",
     FindingRule.SLO_UNDETECTABLE: "The alert of the objective could never fire.",
     FindingRule.SLO_OBJECTIVE: "This indicator has no share of good events to promise.",
     FindingRule.SLO_ALERTS: "The objective's own alerts are not sane.",

@@ -81,6 +81,7 @@ Duration = Annotated[float, BeforeValidator(_duration), Kind("duration", "5s")]
 FilePath = Annotated[Path, BeforeValidator(_path), Kind("path", "certs/site.pem")]
 Address = Annotated[str, AfterValidator(_address), Kind("host:port", "127.0.0.1:4317")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), Kind("name", "dock-7")]
+Identity = Annotated[str, Field(pattern=r"^[!-~]{1,128}$"), Kind("identity", "ci-deployer")]
 Url = Annotated[str, Field(min_length=1, max_length=2048), Kind("URL", "http://127.0.0.1:9093")]
 DailyHours = Annotated[str, AfterValidator(check_hours), Kind("daily hours", "01:00-05:00")]
 Rule = Annotated[str, Kind("keep rule", "duration > 500ms")]
@@ -176,6 +177,11 @@ class ReceiveSection(Section):
     )
     device: DeviceSection = Field(
         default_factory=DeviceSection, description="limits of each device"
+    )
+    deployers: tuple[Identity, ...] = Field(
+        default=(),
+        max_length=64,
+        description="identities that may declare rollouts, batch jobs and acknowledgements",
     )
     insecure: bool = Field(
         default=False, description="allow a listener off loopback without TLS and identity"

@@ -87,7 +87,7 @@ def build(
         ),
         signals=MappingProxyType(dict(signals_of(form))),
         resource=MappingProxyType(resource),
-        slos=tuple(slo_of(slo) for slo in form.slos),
+        slos=tuple(slo_of(slo, form.labels) for slo in form.slos),
         drift=DriftRule(
             baseline=baseline,
             tolerance=form.drift.tolerance,

@@ -14,15 +14,16 @@ from typing import Final, NamedTuple
 from gateway.batch import Severity
 from gateway.config.marks import Document, Path
 from gateway.config.rules import FindingRule
-from gateway.config.units import DAY, HOUR, MINUTE, format_duration
+from gateway.config.units import DAY, MINUTE, format_duration
 from gateway.config.validate import Checked, dotted
 from gateway.contract.form import AlertForm, ContractForm, LabelForm, SloForm
 from gateway.contract.schema import BurnWindow, Indicator, Slo
 from gateway.contract.slo import (
     FACTOR_MIN,
+    SHORT_SLOTS_MIN,
     budget_of,
     objective_min,
-    overeager,
+    slot_s_of,
     undetectable,
 )
 
@@ -46,10 +47,6 @@ THRESHOLDS: Final = {
     Indicator.FRESHNESS: Bounds(5 * MINUTE, MINUTE, DAY, "oldest good age"),
     Indicator.LABEL_LAG: Bounds(DAY, MINUTE, 30 * DAY, "longest good wait"),
 }
-# Windows up to so long are counted in slots of this width; longer ones in those of an hour.
-RINGS: Final = ((15 * MINUTE, 10.0), (6 * HOUR, MINUTE), (3 * DAY, 5 * MINUTE))
-# With fewer slots the edge of the window is more than a fifth of it.
-SLOTS_MIN: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +145,11 @@ def check_labelled(written: Written, labels: LabelForm | None) -> None:
         advice = "add to the contract: labels: {signal: class, within: 24h, expect: 0.01}"
         written.add((), FindingRule.SLO_LABELS, message, advice)
         return
-    threshold = threshold_of(written.slo)
+    if labels.expect == 0:
+        message = "label lag is counted of labels that are due, and no trace owes one"
+        advice = "write labels: {…, expect: 0.01}, the share of the traces that owe a label"
+        written.add((), FindingRule.SLO_LABELS, message, advice)
+    threshold = written.slo.threshold
     if threshold is not None and threshold > labels.within:
         waited = format_duration(labels.within)
         message = (
@@ -165,8 +166,15 @@ def threshold_of(slo: SloForm) -> float | None:
     return bounds.default if bounds is not None and slo.threshold is None else slo.threshold
 
 
-def slo_of(form: SloForm) -> Slo:
-    """Convert an objective without findings; pairs are ordered fastest first."""
+def slo_of(form: SloForm, labels: LabelForm | None) -> Slo:
+    """Convert an objective without findings; pairs are ordered fastest first.
+
+    A label that is not told how long it may take is late, at the latest, when nobody waits for it
+    any longer.
+    """
+    threshold = threshold_of(form)
+    if threshold is not None and labels is not None and form.indicator == "label_lag":
+        threshold = min(threshold, labels.within)
     pairs = [
         BurnWindow(
             long_s=pair.long,
@@ -181,15 +189,10 @@ def slo_of(form: SloForm) -> Slo:
         indicator=Indicator(form.indicator),
         objective=1.0 if form.objective is None else form.objective,
         window=form.window,
-        threshold=threshold_of(form),
+        threshold=threshold,
         allowance=form.allowance,
         pairs=tuple(sorted(pairs, key=lambda pair: (pair.long_s, pair.short_s))),
     )
-
-
-def slot_s(window_s: float) -> float:
-    """Tell the width of the slots in which a window of this length is counted, in seconds."""
-    return next((width for longest, width in RINGS if window_s <= longest), HOUR)
 
 
 def _check_threshold(written: Written) -> None:
@@ -270,16 +273,8 @@ def _told_share(objective: float) -> tuple[str, str]:
 
 
 def _check_standard(written: Written, objective: float) -> None:
-    """Check that the standard pairs can fire, and not while the objective is kept."""
+    """Check that the pairs of the indicator's table can fire."""
     indicator, period_s = written.indicator, written.slo.window
-    eager = overeager(objective, period_s)
-    if eager is not None and written.is_sound("window"):
-        message = (
-            f"over {format_duration(period_s)} the {format_duration(eager.long_s)} alert "
-            "would fire while the objective is kept"
-        )
-        advice = "write 7d, 28d or 30d, or alerts of its own"
-        written.add(("window",), FindingRule.SLO_WINDOW, message, advice)
     window = undetectable(indicator, period_s, objective)
     if window is not None:
         needed = window.factor * budget_of(objective)
@@ -333,12 +328,12 @@ def _check_windows(written: Written, index: int, pair: AlertForm) -> None:
         message = f"{format_duration(pair.long)} is longer than the period of {period}"
         add("long", message, f"write a window of at most {period}")
     for key, window_s in (("long", pair.long), ("short", pair.short)):
-        width = slot_s(window_s)
+        width = slot_s_of(window_s)
         slots = Fraction(window_s) / Fraction(width)
         told = f"{format_duration(window_s)} is counted in slots of {format_duration(width)}"
-        if slots < SLOTS_MIN:
-            message = f"{told}, of which a window needs {SLOTS_MIN}"
-            add(key, message, f"write {format_duration(SLOTS_MIN * width)} or longer")
+        if slots < SHORT_SLOTS_MIN:
+            message = f"{told}, of which a window needs {SHORT_SLOTS_MIN}"
+            add(key, message, f"write {format_duration(SHORT_SLOTS_MIN * width)} or longer")
         elif slots.denominator != 1:
             add(key, told, f"write a multiple of {format_duration(width)}")
 
@@ -348,7 +343,7 @@ def _check_factor(written: Written, index: int, pair: AlertForm, objective: floa
     if pair.factor < FACTOR_MIN:
         message = f"{written.name(*path)}: {pair.factor:g} fires while the objective is kept"
         advice = f"write a factor of at least {FACTOR_MIN:g}"
-        written.add(path, FindingRule.SLO_ALERTS, message, advice)
+        written.add(path, FindingRule.SLO_WINDOW, message, advice)
     if objective is None:
         return
     budget = budget_of(objective)

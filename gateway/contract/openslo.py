@@ -31,8 +31,8 @@ from gateway.contract.openslo_form import (
 )
 from gateway.contract.openslo_objects import (
     Entry,
-    Mapping,
     Objects,
+    Outline,
     Spot,
     duration_text,
 )
@@ -84,7 +84,7 @@ def _map(entry: Entry, objects: Objects) -> Mapped | None:
     if not isinstance(form, SloObject):
         return None
     spec, spot = form.spec, entry.spot.at("spec")
-    to = Mapping(entry.spot.document.file, entry.spot.place("metadata", "name"))
+    to = Outline(entry.spot.document.file, entry.spot.place("metadata", "name"))
     to.put(("name",), form.metadata.name, entry.spot.at("metadata", "name"))
     model = _model(entry, form, objects)
     is_whole = _put_window(form, spot, to)
@@ -100,7 +100,7 @@ def _map(entry: Entry, objects: Objects) -> Mapped | None:
     if model is None or objective is None or not is_whole:
         return None
     checked = validate(SloForm, to.document)
-    if checked.value is None or to.document.findings:
+    if checked.value is None:
         entry.spot.document.findings += to.document.findings
         return None
     title = f"SLO {form.metadata.name!r} of {entry.spot.document.file}"
@@ -109,7 +109,7 @@ def _map(entry: Entry, objects: Objects) -> Mapped | None:
         document=to.document,
         at=ROOT,
         title=title,
-        is_sound=lambda key: True,
+        is_sound=checked.is_sound,
     )
     name, model_at = model
     return Mapped(model=name, model_at=model_at, written=written)
@@ -141,7 +141,7 @@ def _noted(key: str, form: Object, spot: Spot) -> list[tuple[Any, Spot]]:
     ]
 
 
-def _put_window(form: SloObject, spot: Spot, to: Mapping) -> bool:
+def _put_window(form: SloObject, spot: Spot, to: Outline) -> bool:
     windows = form.spec.timeWindow
     if not windows:
         return True  # the period of contracts, which the specification leaves to us
@@ -192,7 +192,7 @@ def _only_objective(objectives: Sequence[ObjectiveForm], spot: Spot) -> Objectiv
     return objectives[0] if is_whole else None
 
 
-def _put_target(objective: ObjectiveForm, at: Spot, to: Mapping) -> bool:
+def _put_target(objective: ObjectiveForm, at: Spot, to: Outline) -> bool:
     if (objective.target is None) == (objective.targetPercent is None):
         message = "an objective has either target or targetPercent"
         at.refuse(message, "write target: 0.999, or targetPercent: 99.9")
@@ -226,7 +226,7 @@ def _sli(form: SloObject, spot: Spot, objects: Objects) -> tuple[SliSpec, Spot] 
 
 
 def _put_indicator(
-    sli: SliSpec, spot: Spot, objective: ObjectiveForm, at: Spot, objects: Objects, to: Mapping
+    sli: SliSpec, spot: Spot, objective: ObjectiveForm, at: Spot, objects: Objects, to: Outline
 ) -> bool:
     if (sli.ratioMetric is None) == (sli.thresholdMetric is None):
         message = "an indicator has either ratioMetric or thresholdMetric"
@@ -243,7 +243,7 @@ def _put_indicator(
     return _put_ratio_metric(sli, spot.at("ratioMetric"), objects, to)
 
 
-def _put_ratio_metric(sli: SliSpec, spot: Spot, objects: Objects, to: Mapping) -> bool:
+def _put_ratio_metric(sli: SliSpec, spot: Spot, objects: Objects, to: Outline) -> bool:
     ratio = sli.ratioMetric
     assert ratio is not None
     for key in ("raw", "rawType"):
@@ -285,7 +285,7 @@ def _put_threshold_metric(
     objective: ObjectiveForm,
     at: Spot,
     objects: Objects,
-    to: Mapping,
+    to: Outline,
 ) -> bool:
     spec = _spec(metric, spot, objects)
     if spec is None:
@@ -315,7 +315,7 @@ def _put_threshold_metric(
     return _put_name(spec, here, to)
 
 
-def _put_name(spec: WeirSpec, at: Spot, to: Mapping) -> bool:
+def _put_name(spec: WeirSpec, at: Spot, to: Outline) -> bool:
     if Indicator(spec.indicator) in BUDGETLESS:
         message = f"{spec.indicator} has no target, and an OpenSLO objective must have one"
         at.at("indicator").refuse(message, "write it into the contract")
@@ -355,7 +355,7 @@ def _spec(metric: MetricForm, spot: Spot, objects: Objects) -> WeirSpec | None:
     return checked.value.spec if checked.value is not None and not part.findings else None
 
 
-def _put_page(form: SloObject, spot: Spot, to: Mapping) -> bool:
+def _put_page(form: SloObject, spot: Spot, to: Outline) -> bool:
     """Let a note say that tickets are enough."""
     for value, at in _noted(PAGE_KEY, form, spot):
         if value not in ("true", "false"):

@@ -62,7 +62,7 @@ class Spot:
         return part
 
 
-class Mapping:
+class Outline:
     """An objective under way: the keys of a contract's SLO with the places they come from."""
 
     def __init__(self, file: str, place: Place) -> None:
@@ -167,7 +167,7 @@ def _read(document: Document) -> Entry | None:
         # It keeps its name, so that what refers to it is not refused for that as well.
         metadata = data.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
-        return Entry(name=str(name), spot=spot, form=None)
+        return Entry(name=name, spot=spot, form=None) if isinstance(name, str) else None
     return Entry(name=checked.value.metadata.name, spot=spot, form=checked.value)
 
 

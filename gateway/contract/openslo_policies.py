@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 from gateway.batch import Severity
 from gateway.config.units import format_duration, parse_duration
 from gateway.config.validate import nearest, show
-from gateway.contract.objectives import SLOTS_MIN, slot_s
 from gateway.contract.openslo_form import (
     ConditionSpec,
     ConditionUse,
@@ -22,7 +21,8 @@ from gateway.contract.openslo_form import (
     TargetSpec,
     TargetUse,
 )
-from gateway.contract.openslo_objects import Mapping, Objects, Spot, duration_text
+from gateway.contract.openslo_objects import Objects, Outline, Spot, duration_text
+from gateway.contract.slo import SHORT_SLOTS_MIN, slot_s_of
 
 TARGET: Final = "alertmanager"
 _SHORT_OF_LONG: Final = 12
@@ -35,7 +35,7 @@ _REFUSED: Final = (
 Spec = TypeVar("Spec", PolicySpec, ConditionSpec, TargetSpec)
 
 
-def map_policies(policies: Sequence[PolicyUse], spot: Spot, objects: Objects, to: Mapping) -> bool:
+def map_policies(policies: Sequence[PolicyUse], spot: Spot, objects: Objects, to: Outline) -> bool:
     """Put the pairs of all policies; answer whether all could be mapped."""
     is_whole = True
     to.mark(("alerts",), spot)
@@ -71,7 +71,7 @@ def _resolve(
     return found, entry.spot.at("spec")
 
 
-def _put_policy(index: int, policy: PolicySpec, spot: Spot, objects: Objects, to: Mapping) -> bool:
+def _put_policy(index: int, policy: PolicySpec, spot: Spot, objects: Objects, to: Outline) -> bool:
     is_whole = True
     for key, why in _REFUSED:
         if getattr(policy, key):
@@ -102,7 +102,7 @@ def _put_policy(index: int, policy: PolicySpec, spot: Spot, objects: Objects, to
     return found is not None and _put_condition(index, *found, to) and is_whole
 
 
-def _put_condition(index: int, spec: ConditionSpec, spot: Spot, to: Mapping) -> bool:
+def _put_condition(index: int, spec: ConditionSpec, spot: Spot, to: Outline) -> bool:
     condition, at = spec.condition, spot.at("condition")
     is_whole = True
 
@@ -141,5 +141,5 @@ def _put_condition(index: int, spec: ConditionSpec, spot: Spot, to: Mapping) -> 
 
 def short_of(long_s: float) -> float:
     """Choose the short window of a long one: a twelfth, up to whole slots, and enough of them."""
-    width = slot_s(long_s / _SHORT_OF_LONG)
-    return max(SLOTS_MIN * width, math.ceil(long_s / _SHORT_OF_LONG / width) * width)
+    width = slot_s_of(long_s / _SHORT_OF_LONG)
+    return max(SHORT_SLOTS_MIN * width, math.ceil(long_s / _SHORT_OF_LONG / width) * width)

@@ -255,6 +255,25 @@ class Journal:
         self._sequence_next = inspect(self._files, self._segments, self._seed, self._quarantine)
         if self._segments:
             self._cut(self._segments[-1])
+            if self._fsync:
+                self._keep(self._segments[-1])
+
+    def _keep(self, segment: Segment) -> None:
+        """Make durable what a replay is going to read, before anything is built on it.
+
+        The process before may have ended between a write and its sync. Its record was not
+        acknowledged, but what a replay makes of it goes into the outbox: a power cut must not take
+        the record alone.
+        """
+        try:
+            handle = self._files.open_read(segment.path)
+        except OSError:
+            return  # a replay cannot read it either
+        try:
+            self._files.fdatasync(handle)
+        finally:
+            self._files.close(handle)
+        self._files.fsync_directory(self._directory)
 
     def _cut(self, segment: Segment) -> None:
         """Give the space of a torn tail back; the next segment's header says where it ends.

@@ -20,7 +20,15 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from gateway.measure.baseline import CELLS, CUTS, PLACES, UNUSUAL, Baseline
+from gateway.measure.baseline import (
+    CELLS,
+    CUTS,
+    MISSING_PLACE,
+    ODD_PLACE,
+    PLACES,
+    UNUSUAL,
+    Baseline,
+)
 from gateway.tables import Float64
 
 TILTS: Final = (0.05, 0.15, 0.4)
@@ -29,11 +37,17 @@ TILTS: Final = (0.05, 0.15, 0.4)
 NORMAL_TILTS: Final = (0.07, 0.2, 0.6)
 TAILS: Final = (0.001, 0.01, 0.05)
 TAIL_FACTORS: Final = (2.0, 4.0, 8.0, 16.0)
-UNUSUAL_FACTORS: Final = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+# Some other law, concentrated in a tail, replaces this part of the events: what a fault of some
+# devices looks like. Its density over the reference is gamma u**(gamma - 1) in the rank u; a tilt
+# or a factor on a tail wins half of what this does on a saturated score.
+TAINTS: Final = (0.01, 0.03, 0.1, 0.3)
+TAINT_GAMMA: Final = 0.3
+MISSING_FACTORS: Final = (2.0, 4.0, 12.0, 36.0)
+UNUSUAL_FACTORS: Final = (2.0, 4.0, 12.0, 36.0, 128.0, 512.0)
 CLASS_TILTS: Final = (0.1, 0.3, 1.0)
 # Classes that have bets of their own; changes of the others are found by the adaptive bets.
-CLASS_BETS_MAX: Final = 9
-BETS: Final = 60
+CLASS_BETS_MAX: Final = 11
+BETS: Final = 72
 # The tail shares beside which the smooth adaptive bets learn location and spread.
 SMOOTH_TAIL: Final = 0.01
 
@@ -69,7 +83,7 @@ def bets_of(baseline: Baseline) -> tuple[Float64, Names]:
 
 @functools.cache
 def ordered_bets() -> tuple[Float64, Names]:
-    """Return the bets on signals whose bins have an order: tilts, tails, the unusual."""
+    """Return the bets on signals whose bins have an order: tilts, tails, taints, the unusual."""
     rows: list[Float64] = []
     names: list[str] = []
     x, weight = 2 * _ranks() - 1, _cells()
@@ -84,6 +98,11 @@ def ordered_bets() -> tuple[Float64, Names]:
             for factor in TAIL_FACTORS:
                 rows.append(np.where(where, factor, 1.0))
                 names.append(f"{word} {mass:.1%} x{factor:g}")
+    _add_taints(rows, names)
+    gone = np.isin(np.arange(PLACES), (MISSING_PLACE, ODD_PLACE))
+    for factor in MISSING_FACTORS:
+        rows.append(np.where(gone, factor, 1.0))
+        names.append(f"missing or invalid x{factor:g}")
     _add_unusual(rows, names)
     return np.array(rows), tuple(names)
 
@@ -167,6 +186,19 @@ def _add_tilts(
         for sign, word in ((1, "up"), (-1, "down")):
             rows.append(np.exp(sign * theta * standard))
             names.append(f"{name} {word} {theta:g}")
+
+
+def _add_taints(rows: list[Float64], names: list[str]) -> None:
+    edges = np.array((0.0, *CUTS, 1.0))
+    for word, masses in (
+        ("lowest", np.diff(edges**TAINT_GAMMA)),
+        ("highest", -np.diff((1 - edges) ** TAINT_GAMMA)),
+    ):
+        ratio = np.ones(PLACES)
+        ratio[1 : CELLS + 1] = masses / np.diff(edges)
+        for part in TAINTS:
+            rows.append(1 + part * (ratio - 1))
+            names.append(f"{part:.0%} replaced by {word}")
 
 
 def _add_unusual(rows: list[Float64], names: list[str]) -> None:

@@ -112,9 +112,9 @@ class Causes:
         self._known: dict[bytes, int] = {}
         self._counts = Minutes([*self._models, ""], HOUR_MINUTES, len(TEAMS))
 
-    def turn(self, now_ns: int) -> None:
-        """Move the hour to a time."""
-        self._counts.turn(now_ns)
+    def turn(self, judged_ns: int) -> None:
+        """Move the hour to a judged time, before it is asked for a team."""
+        self._counts.turn(judged_ns)
 
     def add(self, batch: Batch, contract: Array, failed: Bool, event_ns: Int64) -> None:
         """Count the failed inferences of a batch.

@@ -219,9 +219,9 @@ class Devices:
         np.add.at(self._delay_us_now, device, _within(delay_ns) // MICROSECOND_NS)
         np.add.at(self._requests_now, device, 1)
 
-    def turn(self, now_ns: int) -> None:
-        """Start a new generation of delays when it is time."""
-        generation = now_ns // GENERATION_NS
+    def turn(self, judged_ns: int) -> None:
+        """Start a new generation of delays when it is time; called at every judgement."""
+        generation = judged_ns // GENERATION_NS
         if generation <= self._generation:
             return
         for name, fill in _GENERATIONS.items():

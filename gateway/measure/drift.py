@@ -7,10 +7,11 @@ T, however the events depend on one another inside that ball.
 Proof: (1) each bet's value L of a tick has a conditional mean of at most 1, because each event's
 factor has (see `bets`), and a bet, also an adaptive one, is fixed before the tick. (2) M becomes
 L (1 + M), so its mean grows by at most 1 a tick; so does the weighted mean of all bets' M, weights
-adding up to 1. (3) An alarm sets M >= A back to 0. With N alarms so far, M + A N therefore grows by
-at most 1 a tick in the mean, and A E[N] <= E[M + A N] <= T. A tick without events is never stepped
-on: there L would be 1 and M would grow by 1 for nothing. CUSUM, M becomes L max(1, M), is never
-above, so that the same holds for it. What is stored of M is rounded down.
+adding up to 1. It may grow by less: an adaptive bet that has learned nothing starts nothing. (3) An
+alarm sets M >= A back to 0. With N alarms so far, M + A N therefore grows by at most 1 a tick in
+the mean, and A E[N] <= E[M + A N] <= T. A tick without events is never stepped on: there L would be
+1 and M would grow by 1 for nothing. CUSUM, M becomes L max(1, M), is never above, so that the same
+holds for it. What is stored of M is rounded down.
 
 Outside the proof: dividing log L by phi >= 1 keeps (1) under independence (Jensen); where events
 depend on one another beyond the ball, phi is calibration. The reference itself is estimated, which
@@ -51,6 +52,9 @@ ROUNDING: Final = 2e-6
 STEP: Final = 2.0**-23
 # Above this exp overflows, and log(1 + exp(x)) is x.
 EXPONENT_MAX: Final = 700.0
+# What stands for an M of 0 once a step was taken.
+LEAST: Final = 1e-300
+LOG_LEAST: Final = -691.0
 
 Float32 = NDArray[np.float32]
 Floats = NDArray[np.floating]
@@ -78,15 +82,16 @@ class Alarm:
     end_ns: int
 
 
-def accumulate(log_value: Float64, log_m: Float64) -> Float64:
-    """Take one Shiryaev-Roberts step, M becomes L (1 + M), in logs."""
-    grown_m = np.log(1.0 + np.exp(np.minimum(log_m, EXPONENT_MAX)))
+def accumulate(log_value: Float64, log_m: Float64, starts: Bool | bool = True) -> Float64:
+    """Take one Shiryaev-Roberts step, M becomes L (1 + M), in logs; L M where nothing starts."""
+    before = np.exp(np.minimum(log_m, EXPONENT_MAX))
+    grown_m: Float64 = np.log(np.maximum(before + starts, LEAST))
     return log_value + np.maximum(grown_m, log_m)
 
 
-def accumulate_cusum(log_value: Float64, log_m: Float64) -> Float64:
+def accumulate_cusum(log_value: Float64, log_m: Float64, starts: Bool | bool = True) -> Float64:
     """Take one CUSUM e-detector step, M becomes L max(1, M), in logs; never above the other."""
-    return log_value + np.maximum(0.0, log_m)
+    return log_value + np.maximum(np.where(starts, 0.0, LOG_LEAST), log_m)
 
 
 def expected_change(ewma: Floats, shares: Floats) -> Floats:
@@ -117,9 +122,10 @@ def smooth_plug_in(change: Floats, shares: Floats) -> Floats:
 
 def adaptive_values(
     counts: Floats, bets: Floats, shares: Floats, delta: Float64, phi: Float64
-) -> Float64:
-    """Return the log values of bets 1 + kappa r that were learned from past counts alone.
+) -> tuple[Float64, Bool]:
+    """Return the log values of bets 1 + kappa r learned from past counts, and which bet at all.
 
+    Where the past lies inside the ball kappa is 0: nothing is bet, and the value is 1.
     Shape: counts and shares (rows, places), bets (rows, k, places), delta and phi (rows,).
     """
     chi = np.sqrt(np.matmul(bets * bets, shares[:, :, None])[:, :, 0].astype(np.float64))
@@ -131,8 +137,7 @@ def adaptive_values(
     np.log(gain, out=gain)
     won = np.matmul(gain, counts[:, :, None])[:, :, 0].astype(np.float64)
     paid = counts.sum(axis=1, dtype=np.float64)[:, None] * np.log1p(delta[:, None] * kappa * chi)
-    values: Float64 = (won - paid) / phi[:, None]
-    return values
+    return (won - paid) / phi[:, None], kappa > 0
 
 
 def rounded_down(values: Float64) -> Float32:
@@ -287,15 +292,18 @@ class Bank:
         near, single = shares.astype(np.float32), seen.astype(np.float32)
         change = expected_change(self.ewma[rows], near)
         learned = np.concatenate((plug_in(change, near), smooth_plug_in(change, near)), axis=1)
-        adaptive = adaptive_values(single, learned, near, delta, phi)
+        adaptive, is_bet = adaptive_values(single, learned, near, delta, phi)
         adaptive -= events * ROUNDING / phi[:, None]
+        # A bet on nothing has the value 1 for ever: M would grow by 1 a tick and alarm for certain
+        # after A ticks of peace. So it starts nothing, and what it has won before fades.
+        adaptive -= np.where(is_bet, 0.0, np.log(2) / np.tile(HALF_LIVES_TICKS, 2))
         values = np.concatenate((fixed, adaptive), axis=1)
+        starts = np.concatenate((np.ones(fixed.shape, dtype=np.bool_), is_bet), axis=1)
         before: Float64 = self.log_m[rows].astype(np.float64)
+        after = accumulate(values, before, starts)
         is_cusum: Bool = self._is_cusum[rows]
-        if not is_cusum.any():
-            return accumulate(values, before)
-        after = accumulate(values, before)
-        after[is_cusum] = accumulate_cusum(values[is_cusum], before[is_cusum])
+        if is_cusum.any():
+            after[is_cusum] = accumulate_cusum(values[is_cusum], before[is_cusum], starts[is_cusum])
         return after
 
     @property

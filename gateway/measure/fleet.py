@@ -1,145 +1,60 @@
-"""Everything about the devices on which inferences run: who is heard, how they are, what fails.
+"""False alarms of many detectors together, and evidence of many sites.
 
-Law: as that of each part; this is only where they stand together, so that `measure` calls one.
+Law: none of this assumes anything about how detectors depend on one another. A detector's M after T
+ticks has a mean of at most T, and that is all that is used. Functions are pure; M is in logs.
+
+Pages, per fleet: with the bound A K on each of K detectors the expected number of false alarms of
+all of them in A ticks is at most K A / (A K) = 1.
+
+Reports: over a patience of H ticks let k be the largest number such that the k-th largest M is at
+least K H / (alpha k); report those k. For a detector without change, 1{reported} / k is at most
+alpha M / (K H), whose mean is at most alpha / K, so the expected share of false reports is at most
+alpha. Source: drift.md section 4; Wang and Ramdas (2022), arXiv 2009.02824; Dandapanthula and
+Ramdas (2025), arXiv 2501.04130.
 """
-
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gateway.batch import Batch, Parcel
-from gateway.contract.plan import Plan
-from gateway.contract.schema import Indicator
-from gateway.measure import causes, devices, freshness, health
-from gateway.measure.causes import Causes
-from gateway.measure.devices import Devices
-from gateway.measure.freshness import Freshness
-from gateway.measure.health import Health
-from gateway.measure.runs import Runs
-from gateway.measure.settings import SECOND_NS, MeasureSettings
-from gateway.measure.slo import Objectives
-from gateway.measure.state import Array, Int64, State, part, prefixed
-from gateway.measure.trouble import Trouble
-from gateway.otlp.declared import Events
-from gateway.otlp.readings import heard
-from gateway.tables import Bool
+from gateway.measure.state import Int64
+from gateway.tables import Float64
 
 
-class Fleet:
-    """Devices, their silence, their troubles, and whose failures they are."""
-
-    def __init__(self, plan: Plan, settings: MeasureSettings, objectives: Objectives) -> None:
-        self._objectives = objectives
-        self._lateness_ns = round(settings.lateness_s * SECOND_NS)
-        self.devices = Devices(plan, settings)
-        self.freshness = Freshness(plan, settings, self.devices)
-        self.health = Health(plan, self.devices)
-        self.causes = Causes(plan)
-
-    def infer(
-        self,
-        batch: Batch,
-        runs: Runs,
-        *,
-        contract: Array,
-        series: Array,
-        names: Sequence[tuple[str, str]],
-        failed: Bool,
-        event_ns: Int64,
-    ) -> bool:
-        """Note what the spans of a batch say of devices; returns whether integrity was violated.
-
-        Shape: all (spans,).
-        """
-        self.devices.infer(batch, runs, contract, series, names)
-        self.causes.add(batch, contract, failed, event_ns)
-        violated = self.health.integrity.add(
-            batch,
-            contract=contract,
-            series=series,
-            series_names=names,
-            device=runs.rows(runs.device),
-            devices=self.devices.names,
-            event_ns=event_ns,
-        )
-        self._count_violations(contract[violated], event_ns[violated])
-        return bool(len(violated))
-
-    def _count_violations(self, contract: Array, event_ns: Int64) -> None:
-        for index in np.unique(contract[contract >= 0]).tolist():
-            some = event_ns[contract == index]
-            for objective in self._objectives.of(index, Indicator.INTEGRITY):
-                self._objectives.count(objective, some, np.ones(len(some), dtype=np.bool_))
-
-    def hear(self, parcel: Parcel) -> None:
-        """Note who is heard in a parcel, and how its host is."""
-        self.devices.hear(heard(parcel), parcel.arrival_ns)
-
-    def declare(self, events: Events, arrival_ns: int) -> bool:
-        """Take loads, violations and acknowledgements; returns whether integrity was violated."""
-        for load in events.loads:
-            self.health.loaded(model=load.model, error=load.error, at_ns=load.at_ns)
-        for each in events.violations:
-            contract = self.health.integrity.violated(
-                model=each.model,
-                version=each.version,
-                error=each.error,
-                device=each.device,
-                at_ns=each.at_ns,
-                arrival_ns=arrival_ns,
-            )
-            self._count_violations(np.array([contract]), np.array([each.at_ns], dtype=np.int64))
-        for acknowledgement in events.acknowledgements:
-            self.health.integrity.acknowledge(acknowledgement.anomaly)
-        return bool(events.violations)
-
-    def turn(self, now_ns: int) -> None:
-        """Move windows to a time."""
-        self.devices.turn(now_ns)
-        self.health.turn(now_ns)
-        self.causes.turn(now_ns)
-
-    def judged(self, at_ns: int) -> None:
-        """Move windows to where they are when a slot is judged."""
-        self.turn(at_ns + self._lateness_ns)
-
-    def due(self, at_ns: int) -> None:
-        """Count the devices of the minutes that ended by a judged time."""
-        for tick in self.freshness.turn(at_ns + self._lateness_ns):
-            objective = self._objectives.of(tick.contract, Indicator.FRESHNESS)[tick.place]
-            bad = np.arange(tick.good + tick.bad) >= tick.good
-            self._objectives.count(objective, np.full(len(bad), tick.at_ns), bad)
-
-    def troubles(self, at_ns: int) -> list[Trouble]:
-        """List what is wrong with devices at a judged time."""
-        return [*self.freshness.troubles(at_ns), *self.health.troubles(at_ns)]
-
-    def state(self) -> State:
-        """Copy everything that a restart needs."""
-        return {
-            **prefixed("devices", self.devices.state()),
-            **prefixed("freshness", self.freshness.state()),
-            **prefixed("health", self.health.state()),
-            **prefixed("causes", self.causes.state()),
-        }
-
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Put everything back."""
-        self.devices.restore(part("devices", state))
-        self.freshness.restore(part("freshness", state))
-        self.health.restore(part("health", state))
-        self.causes.restore(part("causes", state))
+def fleet_log_bound(log_bound: Float64 | float, detectors: int) -> Float64:
+    """Return the bound that makes the budget of one detector that of all `detectors` together."""
+    total: Float64 = np.asarray(log_bound, dtype=np.float64) + np.log(max(detectors, 1))
+    return total
 
 
-def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
-    """Add two states of the same plan."""
-    return {
-        key: value
-        for name, join in (
-            ("devices", devices.merge),
-            ("freshness", freshness.merge),
-            ("health", health.merge),
-            ("causes", causes.merge),
-        )
-        for key, value in prefixed(name, join(part(name, first), part(name, second))).items()
-    }
+def reported(log_m: Float64, horizon_ticks: float, alpha: float) -> Int64:
+    """Return the detectors to report, strongest first; at most `alpha` of them false on average.
+
+    Shape: log_m (detectors,), of all that run, also of those that have nothing to say.
+    """
+    return _step_up(log_m, np.log(len(log_m) * horizon_ticks / alpha) if len(log_m) else 0.0)
+
+
+def rejected(log_e: Float64, alpha: float) -> Int64:
+    """Return the e-values that a table of one day rejects, by e-BH, largest first.
+
+    An e-value has a mean of at most 1 without change; M after H ticks divided by H is one.
+    """
+    return _step_up(log_e, np.log(len(log_e) / alpha) if len(log_e) else 0.0)
+
+
+def combined(log_m: Float64, weights: Float64) -> Float64:
+    """Return log M of a fleet from those of its sites. Shape: log_m (…, sites), weights (sites,).
+
+    Weights chosen beforehand add up to 1. The sum is an e-detector whatever the sites share.
+    """
+    used = weights > 0
+    total: Float64 = np.logaddexp.reduce(log_m[..., used] + np.log(weights[used]), axis=-1)
+    return total
+
+
+def _step_up(log_values: Float64, log_all: float) -> Int64:
+    """Return the longest run of largest values of which the k-th is at least log_all - log k."""
+    order = np.argsort(-log_values, kind="stable")
+    enough = log_values[order] >= log_all - np.log(np.arange(1, len(order) + 1))
+    count = int(np.flatnonzero(enough)[-1]) + 1 if enough.any() else 0
+    kept: Int64 = order[:count].astype(np.int64)
+    return kept

@@ -12,7 +12,7 @@ not listen. Devices that had been heard before it get one threshold of time from
 Complexity: numpy over (device, contract) pairs, once a minute and once per judgement.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -116,16 +116,19 @@ class Freshness:
 
     def _ticks(self, at_ns: int) -> list[Ticks]:
         found: list[Ticks] = []
-        device, contract = self._attached(at_ns)
-        for index, thresholds in enumerate(self._thresholds):
-            of_contract = device[contract == index] if thresholds else device[:0]
-            for place, threshold_ns in enumerate(thresholds):
-                group = self._group(of_contract, threshold_ns, at_ns)
+        attached = self._attached(at_ns)
+        for place in range(max(map(len, self._thresholds))):
+            wanted = {
+                contract: thresholds[place]
+                for contract, thresholds in enumerate(self._thresholds)
+                if place < len(thresholds)
+            }
+            for contract, group in self._groups(attached, wanted, at_ns).items():
                 bad = len(group.silent_ns)
                 good = len(group.heard_ns) - bad
                 if good or bad:
                     found.append(
-                        Ticks(contract=index, place=place, at_ns=at_ns, good=good, bad=bad)
+                        Ticks(contract=contract, place=place, at_ns=at_ns, good=good, bad=bad)
                     )
         return found
 
@@ -137,32 +140,42 @@ class Freshness:
         found[OTHER_INDEX] = False
         return found
 
-    def _attached(self, at_ns: int) -> tuple[Int64, Int64]:
-        """List the expected devices of all contracts: (device, contract)."""
+    def _attached(self, at_ns: int) -> list[Int64]:
+        """List the expected devices of each contract."""
         models = self._devices.models
         device = models.device
         held = (at_ns - models.last_ns < ATTACHED_NS) & self.expected(at_ns)[device]
-        return device[held], models.contract[held]
+        device, contract = device[held], models.contract[held]
+        order = np.argsort(contract, kind="stable")
+        ends = np.searchsorted(contract[order], np.arange(1, len(self._models)))
+        return np.split(device[order], ends)
 
-    def _group(self, device: Int64, threshold_ns: int, at_ns: int) -> _Group:
-        heard_ns = self._devices.heard_ns(threshold_ns)[device]
-        return _Group(
-            threshold_ns=threshold_ns,
-            heard_ns=heard_ns,
-            silent_ns=heard_ns[at_ns - heard_ns >= threshold_ns],
-        )
-
-    def _groups(self, at_ns: int) -> dict[int, _Group]:
-        """Group the expected devices by contract, those without one under NO_CONTRACT."""
-        device, contract = self._attached(at_ns)
-        found = {
-            index: self._group(device[contract == index], self._threshold_ns(index), at_ns)
-            for index in range(len(self._models))
-        }
-        alone = self.expected(at_ns)
-        alone[device] = False
-        found[NO_CONTRACT] = self._group(np.flatnonzero(alone), THRESHOLD_NS, at_ns)
+    def _groups(
+        self, attached: Sequence[Int64], wanted: Mapping[int, int], at_ns: int
+    ) -> dict[int, _Group]:
+        """Group devices by contract. `wanted` gives the threshold of each one that is wanted."""
+        heard = {each: self._devices.heard_ns(each) for each in set(wanted.values())}
+        found: dict[int, _Group] = {}
+        for contract, threshold_ns in wanted.items():
+            heard_ns = heard[threshold_ns][attached[contract]]
+            found[contract] = _Group(
+                threshold_ns=threshold_ns,
+                heard_ns=heard_ns,
+                silent_ns=heard_ns[at_ns - heard_ns >= threshold_ns],
+            )
         return found
+
+    def _all_groups(self, at_ns: int) -> dict[int, _Group]:
+        """Group all expected devices, those without a contract under NO_CONTRACT."""
+        attached = self._attached(at_ns)
+        wanted = {contract: self._threshold_ns(contract) for contract in range(len(self._models))}
+        alone = self.expected(at_ns)
+        for each in attached:
+            alone[each] = False
+        # NO_CONTRACT is -1 and so the last place.
+        attached.append(np.flatnonzero(alone))
+        wanted[NO_CONTRACT] = THRESHOLD_NS
+        return self._groups(attached, wanted, at_ns)
 
     def _threshold_ns(self, contract: int) -> int:
         return min(self._thresholds[contract], default=THRESHOLD_NS)
@@ -172,7 +185,7 @@ class Freshness:
         when nobody at all is heard."""
         found = [
             self._trouble(contract, group, now_ns)
-            for contract, group in self._groups(now_ns).items()
+            for contract, group in self._all_groups(now_ns).items()
             if len(group.silent_ns)
         ]
         site_ns = max(self._devices.site_ns, self._devices.resumed_ns)
@@ -244,7 +257,7 @@ class Freshness:
                 if len(group.heard_ns)
                 else None,
             )
-            for contract, group in self._groups(now_ns).items()
+            for contract, group in self._all_groups(now_ns).items()
             if contract != NO_CONTRACT
         )
 

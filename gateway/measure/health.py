@@ -63,9 +63,14 @@ class Health:
         self._loads = Minutes(self._models, LOAD_MINUTES, 3)
         self.integrity = Integrity(plan)
 
-    def turn(self, now_ns: int) -> None:
-        """Move the window of loads to a time."""
-        self._loads.turn(now_ns)
+    def turn(self, judged_ns: int) -> None:
+        """Move delays and loads to a judged time, before its troubles are asked for.
+
+        Not to the newest time: a replay without idle steps passes many judgements at once, and each
+        of them has to find what it found then.
+        """
+        self._devices.turn(judged_ns)
+        self._loads.turn(judged_ns)
 
     def loaded(self, *, model: str, error: str, at_ns: int) -> None:
         """Count a model load; `error` is empty when it did not fail."""

@@ -25,8 +25,9 @@ from gateway.batch import (
     Signal,
 )
 from gateway.contract.plan import Plan
+from gateway.contract.schema import Indicator
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
-from gateway.measure import views
+from gateway.measure import rolloutstate, views
 from gateway.measure.devices import TIME_NS_MAX
 from gateway.measure.evidence import (
     BAD_ROWS,
@@ -37,9 +38,10 @@ from gateway.measure.evidence import (
     Sample,
     thinned,
 )
-from gateway.measure.fleet import Fleet
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
+from gateway.measure.operations import Operations
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -82,8 +84,9 @@ class Measure:
         self.series = SeriesTable(plan, settings.series_max)
         self.latency = Latency(plan)
         self.objectives = Objectives(plan, settings)
-        self.fleet = Fleet(plan, settings, self.objectives)
-        self.devices = self.fleet.devices
+        self.rollouts = Rollouts(plan, self.objectives, self.series)
+        self.operations = Operations(plan, settings, self.objectives)
+        self.devices = self.operations.devices
         self.streams = Streams(plan, settings)
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
@@ -94,12 +97,13 @@ class Measure:
             streams=self.streams,
             objectives=self.objectives,
             devices=self.devices,
-            causes=self.fleet.causes,
+            rollouts=self.rollouts,
+            causes=self.operations.causes,
             recent=self._recent,
             bad=self._bad,
-            turn=(self.fleet.judged,),
-            due=(self.fleet.due,),
-            troubles=(self.fleet.troubles,),
+            turn=(self.operations.judged, self.rollouts.judge),
+            due=(self.operations.due, self._count_deployments),
+            troubles=(self.operations.troubles, self.rollouts.troubles),
         )
         self.unusable: Counter[str] = Counter()  # declarations, by reason
         self.now_ns = 0
@@ -142,7 +146,7 @@ class Measure:
             )
             self._count(batch, some)
             self.streams.learn()
-        if self.fleet.infer(
+        if self.operations.infer(
             batch,
             runs,
             contract=matched,
@@ -166,18 +170,25 @@ class Measure:
 
     def hear(self, parcel: Parcel) -> tuple[Anomaly, ...]:
         """Take what metrics and logs say of devices and what logs declare, after their batch."""
-        self.fleet.hear(parcel)
+        self.operations.hear(parcel)
         if parcel.signal is not Signal.LOGS:
             return ()
         found = events.read(parcel, self.settings.deployers)
         self.unusable.update(found.unreadable)
-        if self.fleet.declare(found, parcel.arrival_ns):
+        self.rollouts.declare(found, parcel.arrival_ns)
+        if self.operations.declare(found, parcel.arrival_ns):
             return tuple(self._tell_violations(parcel.arrival_ns))
         return ()
 
+    def _count_deployments(self, at_ns: int) -> None:
+        for due in self.rollouts.due(at_ns):
+            bad = np.arange(due.good + due.bad) >= due.good
+            for objective in self.objectives.of(due.contract, Indicator.DEPLOYMENT):
+                self.objectives.count(objective, np.full(len(bad), due.at_ns), bad)
+
     def _tell_violations(self, now_ns: int) -> list[Anomaly]:
         """Page at once: nothing about integrity waits for a watermark."""
-        return self.watch.tell(self.fleet.health.integrity.troubles(), now_ns)
+        return self.watch.tell(self.operations.health.integrity.troubles(), now_ns)
 
     def contracts(self, batch: Batch) -> Int16:
         """Find the contract of each row without counting anything. Shape: (spans,)."""
@@ -217,6 +228,17 @@ class Measure:
             some.duration_ns,
             cold,
             some.invalid,
+        )
+        self.rollouts.add(
+            batch,
+            some.rows,
+            contract=some.contract,
+            series=some.series,
+            event_ns=some.event_ns,
+            failed=some.failed,
+            duration_ns=some.duration_ns,
+            cold=cold,
+            invalid=some.invalid,
         )
         bins = self.streams.add(batch, some.rows, some.series)
         count = len(self.series)
@@ -265,7 +287,7 @@ class Measure:
         self.now_ns = now_ns
         self.latency.turn(now_ns)
         told = self.watch.turn(now_ns)
-        self.fleet.turn(now_ns)
+        self.operations.turn(now_ns)
         return told
 
     def promote(self, model: str, version: str, signal: str) -> str:
@@ -330,7 +352,8 @@ class Measure:
             "clock": np.array([self.now_ns, self.clamped], dtype=np.int64),
             **prefixed("series", self.series.state()),
             **prefixed("latency", self.latency.state(count)),
-            **prefixed("fleet", self.fleet.state()),
+            **prefixed("rollouts", rolloutstate.save(self.rollouts)),
+            **prefixed("operations", self.operations.state()),
             "unusable": pack_json(dict(self.unusable)),
             **prefixed("objectives", self.objectives.state()),
             **prefixed("streams", save_streams(self.streams)),
@@ -356,9 +379,10 @@ class Measure:
                 names = self.series.names[index]
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
-        self.fleet.restore(part("fleet", state))
+        self.operations.restore(part("operations", state))
         self.unusable = Counter(unpack_json(state["unusable"]))
         self.objectives.restore(part("objectives", state))
+        rolloutstate.load(self.rollouts, part("rollouts", state))
         load_streams(self.streams, part("streams", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):

@@ -11,13 +11,22 @@ from typing import Final
 import numpy as np
 
 from gateway.errors import CorruptDataError
-from gateway.measure import episodes, fleet, latency, series, slomerge, streamstate
+from gateway.measure import (
+    episodes,
+    latency,
+    operations,
+    rolloutstate,
+    series,
+    slomerge,
+    streamstate,
+)
 from gateway.measure.state import Array, State, pack_json, part, prefixed, union, unpack_json
 
 _Merge = Callable[[Mapping[str, Array], Mapping[str, Array]], State]
 _PARTS: Final[Mapping[str, _Merge]] = {
     "series": series.merge,
-    "fleet": fleet.merge,
+    "rollouts": rolloutstate.merge,
+    "operations": operations.merge,
     "objectives": slomerge.merge,
     "streams": streamstate.merge,
     "episodes": episodes.merge,

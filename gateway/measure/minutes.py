@@ -1,7 +1,7 @@
 """Counts of the last minutes and of all time, by name.
 
 Law: integers in a ring of minutes of event time, so that any order of the same events gives the
-same counts. The head moves by the gateway's clock only; what is older than the window counts for
+same counts. The head moves by judged time only; what is older than the window counts for
 all time alone, what is further ahead than a clamped event can be counts in the newest minute.
 Shape: cells (minutes, rows, columns), ever (rows, columns).
 """
@@ -15,7 +15,8 @@ from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64, State, pack_json, union, unpack_json
 
 MINUTE_NS: Final = 60 * SECOND_NS
-# Event times are clamped to two minutes after their arrival.
+# Event times are clamped to two minutes after their arrival, and judged time, which moves the head,
+# is up to 40 seconds behind that.
 AHEAD: Final = 3
 
 
@@ -29,9 +30,9 @@ class Minutes:
         self._head = 0
         self.ever = np.zeros((len(names), columns), dtype=np.int64)
 
-    def turn(self, now_ns: int) -> None:
+    def turn(self, judged_ns: int) -> None:
         """Move the window to a time."""
-        head = now_ns // MINUTE_NS
+        head = judged_ns // MINUTE_NS
         steps = min(head - self._head, self._length)
         if steps > 0:
             self._cells[(head + AHEAD - np.arange(steps)) % self._length] = 0

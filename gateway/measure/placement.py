@@ -10,6 +10,7 @@ Complexity: a span costs at most one scattered write; all else is per run and mo
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,6 +32,31 @@ NONE: Final = -1
 OTHER_DEVICE: Final = 0
 _COLUMNS: Final = ("last_ns", "version", "accelerator", "before", "moved_ns")
 _FILL: Final[Mapping[str, int]] = {"accelerator": NONE, "before": NONE, "version": NONE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """What the newest inference of each device ran.
+
+    Shape: model, version and accelerator (devices,) are indices into the tuples, NONE without.
+    """
+
+    models: tuple[str, ...]
+    versions: tuple[str, ...]
+    accelerators: tuple[str, ...]
+    model: Int64
+    version: Int64
+    accelerator: Int64
+
+    def of(self, device: int) -> tuple[str, str, str]:
+        """Name model, version and accelerator of a device, by empty texts where there is none."""
+        model, version = int(self.model[device]), int(self.version[device])
+        accelerator = int(self.accelerator[device])
+        return (
+            self.models[model] if model != NONE else "",
+            self.versions[version] if version != NONE else "",
+            self.accelerators[accelerator] if accelerator != NONE else "",
+        )
 
 
 class Placement:
@@ -158,24 +184,19 @@ class Placement:
         found: Bool = self.before != NONE
         return found
 
-    def newest(self) -> dict[int, tuple[str, str, str]]:
-        """Return model, version and accelerator of each device's newest inference."""
-        accelerators, versions = self._accelerators.names, list(self._versions)
-        order = np.lexsort((self.last_ns, self.device))
-        return {
-            device: (
-                self._models[contract],
-                versions[version],
-                accelerators[accelerator] if accelerator != NONE else "",
-            )
-            for device, contract, version, accelerator in zip(
-                self.device[order].tolist(),
-                self.contract[order].tolist(),
-                self.version[order].tolist(),
-                self.accelerator[order].tolist(),
-                strict=True,
-            )
-        }
+    def newest(self, devices: int) -> Newest:
+        """Return what the newest inference of each device ran. Shape: (devices,)."""
+        order = np.argsort(self.last_ns, kind="stable")
+        row = np.full(devices, NONE, dtype=np.int64)
+        row[self.device[order]] = order  # of equal places the last one stays
+        return Newest(
+            models=self._models,
+            versions=tuple(self._versions),
+            accelerators=self._accelerators.names,
+            model=np.append(self.contract, NONE)[row],
+            version=np.append(self.version, NONE)[row],
+            accelerator=np.append(self.accelerator, NONE)[row],
+        )
 
     def state(self) -> State:
         """Copy all rows."""

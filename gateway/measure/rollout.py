@@ -5,6 +5,7 @@ of the same events gives the same counts and two sites add. A rollout that outli
 doubles their length, which adds neighbours. Bounded: STRATA_MAX stretches for each objective.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -12,7 +13,16 @@ from typing import Final
 import numpy as np
 
 from gateway.batch import AnomalyKind, Severity, Team
-from gateway.measure.allocation import JUDGEMENTS, Level, Spend, spend_of
+from gateway.measure.allocation import (
+    CONTROL_ALL,
+    CONTROL_BAD,
+    JUDGEMENTS,
+    ROLLOUT_ALL,
+    ROLLOUT_BAD,
+    Level,
+    Spend,
+    spend_of,
+)
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Int64
 from gateway.measure.trouble import Trouble
@@ -100,22 +110,24 @@ class Rollout:
         found: Bool = (event_ns >= self.start.at_ns) & (event_ns <= self.end_ns)
         return found
 
-    def add(self, place: int, event_ns: Int64, bad: Bool, *, control: bool) -> None:
-        """Count events of the rollout or its control for one objective. Shape: all (rows,)."""
+    def add(self, event_ns: Int64, bads: Sequence[Bool], *, control: bool) -> None:
+        """Count events of the rollout or its control.
+
+        Shape: event_ns (rows,), bads one per objective, each (rows,).
+        """
         if len(event_ns) == 0:
             return
         newest = int(event_ns.max())
         while newest // self.width_ns - self.first >= STRATA_MAX:
             self.coarsen()
-        at = event_ns // self.width_ns - self.first
         self._reserve(newest // self.width_ns - self.first + 1)
+        at = event_ns // self.width_ns - self.first
         cells = len(self.counts)
-        every = np.bincount(at, minlength=cells)
-        wrong = np.bincount(at[bad], minlength=cells)
-        column = 2 if control else 0
+        bad, every = (CONTROL_BAD, CONTROL_ALL) if control else (ROLLOUT_BAD, ROLLOUT_ALL)
+        self.counts[:, :, every] += np.bincount(at, minlength=cells)[:, None]
+        for place, wrong in enumerate(bads):
+            self.counts[:, place, bad] += np.bincount(at[wrong], minlength=cells)
         self.is_changed = True
-        self.counts[:, place, column] += wrong
-        self.counts[:, place, column + 1] += every
 
     def coarsen(self) -> None:
         """Double the length of the stretches."""
@@ -131,11 +143,13 @@ class Rollout:
             more = np.zeros((cells - len(self.counts), *self.counts.shape[1:]), dtype=np.int64)
             self.counts = np.concatenate((self.counts, more))
 
-    def refresh(self, place: int, budget: float, period_events: int) -> None:
-        """Work out what an objective has lost by it."""
-        if self.is_changed:
-            self.spends[place] = spend_of(self.counts[:, place], self.befores[place])
-        self.spents[place] = self.spends[place].share(budget, period_events)
+    def counted(self) -> list[Spend]:
+        """Compare with the control what was counted for each objective."""
+        if not self.is_changed:
+            return self.spends
+        return [
+            spend_of(self.counts[:, place], before) for place, before in enumerate(self.befores)
+        ]
 
     def judged(self, level: Level, at_ns: int) -> None:
         """Take one judgement: a level counts when JUDGEMENTS in a row reach it, halted stays."""

@@ -23,6 +23,7 @@ from gateway.measure.allocation import (
     CONTROL_ALL,
     CONTROL_BAD,
     Level,
+    Spend,
     allocate,
     level_of,
     suppresses,
@@ -259,6 +260,7 @@ class Rollouts:
         failed: Bool,
         duration_ns: Int64,
         cold: Bool | None,
+        invalid: Bool | None = None,
     ) -> None:
         """Count the inferences of a batch for the rollouts that run.
 
@@ -274,19 +276,34 @@ class Rollouts:
             at = np.flatnonzero(contract == index)
             if not len(at):
                 continue
+            group = self._running(group, event_ns[at])
+            if not group:
+                continue
             members, controls = self._sides(group, codes[at], series[at], event_ns[at])
-            for objective in self.spent_by(index):
-                bad = self.objectives.bad(
+            bads = [
+                self.objectives.bad(
                     objective,
                     failed[at],
                     duration_ns[at],
                     None if cold is None else cold[at],
+                    None if invalid is None else invalid[at],
                 )
-                for each, member, control in zip(group, members, controls, strict=True):
-                    rollout = self._live[each]
-                    place = rollout.objectives.index(objective)
-                    for side, is_control in ((member, False), (control, True)):
-                        rollout.add(place, event_ns[at[side]], bad[side], control=is_control)
+                for objective in self.spent_by(index)
+            ]
+            for each, *sides in zip(group, members, controls, strict=True):
+                for side, is_control in zip(sides, (False, True), strict=True):
+                    self._live[each].add(
+                        event_ns[at[side]], [bad[side] for bad in bads], control=is_control
+                    )
+
+    def _running(self, group: list[int], event_ns: Int64) -> list[int]:
+        """Leave out rollouts that had ended before all of some events, or began after them."""
+        oldest, newest = int(event_ns.min()), int(event_ns.max())
+        return [
+            each
+            for each in group
+            if self._live[each].start.at_ns <= newest and self._live[each].end_ns >= oldest
+        ]
 
     def _sides(
         self, group: list[int], codes: Int32, series: Int64, event_ns: Int64
@@ -317,9 +334,8 @@ class Rollouts:
         return self.deployments.take()
 
     def troubles(self, now_ns: int) -> list[Trouble]:
-        """List the rollouts that have spent too much, judging each of them once for each time."""
-        if now_ns > self.judged_ns:
-            self._judge(now_ns)
+        """Judge if that was not done yet, and list the rollouts that have spent too much."""
+        self.judge(now_ns)
         told = (RolloutState.WARNED, RolloutState.HALTED)
         return [
             trouble_of(each)
@@ -327,7 +343,10 @@ class Rollouts:
             if each.state in told and each.contract != NO_CONTRACT
         ]
 
-    def _judge(self, now_ns: int) -> None:
+    def judge(self, now_ns: int) -> None:
+        """Judge every rollout once for each time."""
+        if now_ns <= self.judged_ns:
+            return
         self.judged_ns = now_ns
         for each in self._live:
             start_ns = each.start.at_ns
@@ -352,10 +371,19 @@ class Rollouts:
             self.rebuild()
 
     def _refresh(self, rollout: Rollout) -> None:
-        for place, objective in enumerate(rollout.objectives):
-            budget = self.objectives.items[objective].budget
-            rollout.refresh(place, budget, sum(self._period(objective)))
+        rollout.spends, rollout.spents = self.spends_of(rollout)
         rollout.is_changed = False
+
+    def spends_of(self, rollout: Rollout) -> tuple[list[Spend], list[float]]:
+        """Work out what a rollout has spent of each objective by now, and change nothing."""
+        if not rollout.is_counting or rollout.contract == NO_CONTRACT:
+            return rollout.spends, rollout.spents
+        spends = rollout.counted()
+        spents = [
+            spend.share(self.objectives.items[objective].budget, sum(self._period(objective)))
+            for spend, objective in zip(spends, rollout.objectives, strict=True)
+        ]
+        return spends, spents
 
     # --- what is not told ---------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ def rollouts_view(rollouts: Rollouts, now_ns: int) -> RolloutsView:
 def _rollout(rollouts: Rollouts, each: Rollout) -> RolloutView:
     start = each.start
     succeeded, failed = rollouts.deployments.counts(start.rollout)
+    spends, spents = rollouts.spends_of(each)
     return RolloutView(
         id=start.rollout,
         model=start.model,
@@ -110,7 +111,7 @@ def _rollout(rollouts: Rollouts, each: Rollout) -> RolloutView:
                 is_confident=spend.is_confident,
             )
             for slo, allocation, spent, spend in zip(
-                each.slos, each.allocations, each.spents, each.spends, strict=True
+                each.slos, each.allocations, spents, spends, strict=True
             )
         ),
     )

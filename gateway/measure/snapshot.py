@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.batch import Anomaly
+from gateway.measure.placement import Newest
 from gateway.measure.state import Int64
 
 
@@ -123,7 +124,10 @@ class SloView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicesView:
-    """Shape: all (devices,). Units: ns; least_delay_ns is NO_DELAY where none was seen lately."""
+    """Shape: all (devices,). Units: ns; NO_DELAY where no delay or jitter can be told.
+
+    last_event_ns and last_arrival_ns are of anything heard, last_inference_ns is an arrival.
+    """
 
     names: tuple[str, ...]
     last_event_ns: Int64
@@ -131,6 +135,13 @@ class DevicesView:
     spans: Int64
     bytes: Int64
     least_delay_ns: Int64
+    jitter_ns: Int64
+    last_inference_ns: Int64
+    items: Int64  # metric points and log records
+    invalid: Int64  # spans that end before they start, or never
+    future: Int64  # spans that end too far in the future
+    invalid_readings: Int64
+    newest: Newest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

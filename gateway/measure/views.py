@@ -160,4 +160,11 @@ def devices_view(devices: Devices) -> DevicesView:
         spans=devices.spans[:count].copy(),
         bytes=devices.bytes[:count].copy(),
         least_delay_ns=devices.offsets_ns(),
+        jitter_ns=devices.jitter_ns(),
+        last_inference_ns=devices.last_inference_ns[:count].copy(),
+        items=devices.items[:count].copy(),
+        invalid=devices.invalid[:count].copy(),
+        future=devices.future[:count].copy(),
+        invalid_readings=devices.invalid_readings[:count].copy(),
+        newest=devices.models.newest(count),
     )

@@ -17,6 +17,7 @@ from gateway.measure.episodes import Episodes, anomaly_id
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
 from gateway.measure.judge import Burn
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -46,6 +47,7 @@ class Watch:
         streams: Streams,
         objectives: Objectives,
         devices: Devices,
+        rollouts: Rollouts,
         causes: Causes,
         recent: Ring,
         bad: Ring,
@@ -60,6 +62,7 @@ class Watch:
         self.objectives = objectives
         self.devices = devices
         self.episodes = Episodes()
+        self._rollouts = rollouts
         self._causes = causes
         self._turn = tuple(turn)
         self._due = tuple(due)
@@ -192,7 +195,8 @@ class Watch:
             burning.add(key)
             episode = self.episodes.open.get(key)
             if episode is None:
-                told.append(self.episodes.start(key, self._burn(burn)))
+                if not self._is_transient(burn):
+                    told.append(self.episodes.start(key, self._burn(burn)))
             else:
                 episode.quiet_for_ns(False, at_ns)
                 if burn.pages and episode.anomaly.severity is not Severity.PAGE:
@@ -203,6 +207,13 @@ class Watch:
             if episode.quiet_for_ns(True, at_ns) >= self._quiet_slo_ns:
                 told.append(self.episodes.resolve(key, at_ns))
         return told
+
+    def _is_transient(self, burn: Burn) -> bool:
+        """Tell whether a rollout explains a burn, which counts all the same."""
+        pair = burn.pair
+        return self._rollouts.suppresses(
+            burn.objective, burn.at_ns, short_s=pair.short_s, factor=pair.factor
+        )
 
     def _burn(self, burn: Burn) -> Anomaly:
         contract = self.objectives.items[burn.objective].contract

@@ -80,7 +80,7 @@ def _start(record: Record) -> RolloutStart:
     if allocation == 0:
         raise UnusableError(Unreadable.BAD_VALUE)
     found = RolloutStart(
-        at_ns=record.at_ns,
+        at_ns=record.believed_ns,
         device=record.device,
         rollout=record.id(keys.ROLLOUT_ID),
         model=record.text(keys.MODEL),
@@ -100,7 +100,7 @@ def _start(record: Record) -> RolloutStart:
 
 def _end(record: Record) -> RolloutEnd:
     return RolloutEnd(
-        at_ns=record.at_ns,
+        at_ns=record.believed_ns,
         device=record.device,
         rollout=record.id(keys.ROLLOUT_ID),
         outcome=record.one_of(keys.OUTCOME, RolloutOutcome, RolloutOutcome.COMPLETED),

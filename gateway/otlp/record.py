@@ -45,6 +45,7 @@ class Unreadable(StrEnum):
     BAD_VALUE = "bad_value"  # of another type, or outside its range
     BAD_ID = "bad_id"  # characters or length that may not become a label
     BAD_VERSION = "bad_version"
+    BAD_TIME = "bad_time"  # ahead of time, where that means something else than a wrong clock
     NOT_ALLOWED = "not_allowed"  # the sender may not declare this
     TOO_MANY = "too_many"
 
@@ -73,8 +74,18 @@ class Record:
     def at_ns(self) -> int:
         """Time of the event by its sender, as far as it can be believed."""
         arrival_ns = self._parcel.arrival_ns
-        told_ns = self._record.time_unix_nano or self._record.observed_time_unix_nano
-        return min(told_ns or arrival_ns, arrival_ns + AHEAD_NS)
+        return min(self._told_ns or arrival_ns, arrival_ns + AHEAD_NS)
+
+    @property
+    def _told_ns(self) -> int:
+        return self._record.time_unix_nano or self._record.observed_time_unix_nano
+
+    @property
+    def believed_ns(self) -> int:
+        """Time of an event that divides others by theirs: one that is far ahead is none."""
+        if self._told_ns > self._parcel.arrival_ns + AHEAD_NS:
+            raise UnusableError(Unreadable.BAD_TIME)
+        return self.at_ns
 
     @property
     def device(self) -> str:

@@ -36,6 +36,8 @@ _LOUD: Final = {
     "partial": "yellow",
     "ticket": "yellow",
     "acknowledged": "yellow",
+    "halted": "bold red",
+    "warned": "yellow",
     "complete": "green",
     "resolved": "green",
 }
@@ -325,6 +327,44 @@ def dead_letters(console: Console, page: Json) -> None:
     if page["forgotten_items"]:
         count = page["forgotten_items"]
         console.print(f"letters of {count:,} items made room for newer ones")
+
+
+def rollouts(console: Console, page: Json) -> None:
+    """Show rollouts, what each has spent, and how often models were deployed."""
+
+    def row(each: Json) -> tuple[list[Text], Text]:
+        planned = "" if each["devices"] is None else f" of {each['devices']:,}"
+        failed = f", {each['failed']:,} failed" if each["failed"] else ""
+        columns = [
+            *(_text(each[name]) for name in ("id", "model", "version")),
+            _word(each["state"]),
+            _text(each["outcome"]),
+            _text(_time(each["start_ns"])),
+            _text(f"{each['succeeded'] + each['failed']:,}{planned}{failed}"),
+        ]
+        return columns, _text("; ".join(map(_spend, each["spends"])) or "no objective is charged")
+
+    heads = ("id", "model", "version", "state", "outcome", "start", "devices")
+    rows = [row(each) for each in page["items"]]
+    _page(console, page, lambda: _lines(console, heads, rows), "no rollouts")
+    for each in page["models"]:
+        success = _number(each["success_ratio"], ".1%")
+        console.print(
+            f"{printable(each['model'])}, last 30 days: {success} of devices deployed, "
+            f"{each['versions']:,} versions, {each['retrained']:,} retrained",
+            markup=False,
+        )
+    for reason, count in sorted(page["refused"].items()):
+        console.print(f"not used: {count:,} {printable(reason)}", markup=False)
+
+
+def _spend(spend: Json) -> str:
+    sure = "" if spend["confident"] else ", with little control"
+    return (
+        f"{spend['slo']}: {spend['spent_ratio']:.1%} spent of {spend['allocation_ratio']:.1%}, "
+        f"{spend['rollout_bad']:,} of {spend['rollout_events']:,} bad, control "
+        f"{spend['control_bad']:,} of {spend['control_events']:,}{sure}"
+    )
 
 
 def slos(console: Console, page: Json) -> None:

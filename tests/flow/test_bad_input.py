@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.flow.load import Load, fill_inference, new_resource, send_once
 from tests.flow.site import account, scrape, site_file, stored, stored_rows, watched
 from tests.process import ROOT
-from tests.servers import LOOPBACK, Gateway, gateway, start_gateway, wait_until
+from tests.servers import LOOPBACK, Gateway, gateway, wait_until
 from tests.sink import EXPORT_METHOD, PROTOBUF, TRACES_PATH, otlp_sink
 
 pytestmark = pytest.mark.flow
@@ -382,12 +382,9 @@ def test_kill_on_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", f"size={DISK_BYTES}") as disk:
         config = site_file(tmp_path, None)
         data_dir = disk / "data"
-        target = start_gateway(tmp_path, config=config, data_dir=data_dir)
-        try:
+        with gateway(tmp_path, config=config, data_dir=data_dir) as target:
             assert send_once(target, body_of(1), "grpc")
             ballast = fill(disk)
-            target.kill()
-        finally:
             target.kill()
         told = refused(["--data-dir", str(data_dir)], EXIT_REFUSED)
         assert str(disk) in sentence(told)

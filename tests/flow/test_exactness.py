@@ -33,7 +33,7 @@ from tests.flow.site import (
     wait_for_rows,
     watched,
 )
-from tests.servers import Gateway, gateway, start_gateway
+from tests.servers import Gateway, gateway
 from tests.sink import Sink, otlp_sink
 
 pytestmark = pytest.mark.flow
@@ -188,15 +188,11 @@ def test_numbers_go_on_after_sigterm_and_after_a_kill(tmp_path: Path, seed: int)
             forwarded = check_metrics(target, SPANS_MORE)
         check_rows(target.data_dir, SPANS_MORE, sink)
 
-        killed = start_gateway(tmp_path, config=config)
-        try:
-            with watched(killed):
-                assert check_metrics(killed, SPANS_MORE) == forwarded == sink.span_count()
-                send(killed, SPANS_MORE, seed + 1)
-                forwarded = check_metrics(killed, 2 * SPANS_MORE)
-                before = comparable(killed)
-                killed.kill()
-        finally:
+        with gateway(tmp_path, config=config) as killed, watched(killed):
+            assert check_metrics(killed, SPANS_MORE) == forwarded == sink.span_count()
+            send(killed, SPANS_MORE, seed + 1)
+            forwarded = check_metrics(killed, 2 * SPANS_MORE)
+            before = comparable(killed)
             killed.kill()
 
         # Nothing of the second part was sealed: all of it comes back from the journal.

@@ -31,7 +31,7 @@ from tests.flow.site import (
 )
 from tests.ledger_check import check_identity
 from tests.otlp import TRACES
-from tests.servers import Gateway, gateway, start_gateway, wait_until
+from tests.servers import Gateway, gateway, wait_until
 from tests.sink import Sink, otlp_sink
 
 pytestmark = pytest.mark.flow
@@ -95,12 +95,12 @@ def test_nothing_acknowledged_is_lost_or_counted_twice(tmp_path: Path, seed: int
         data, archive = tmp_path / "data", tmp_path / "archive"
         with archived(data / "journal", archive):
             for _ in range(KILLS):
-                target = start_gateway(tmp_path, config=config, overrides=overrides)
-                try:
-                    with watched(target), load.running(target):
-                        load.wait_for(len(load.acknowledged) + rng.randrange(ROUND_SPANS_MAX))
-                        target.kill()
-                finally:
+                with (
+                    gateway(tmp_path, config=config, overrides=overrides) as target,
+                    watched(target),
+                    load.running(target),
+                ):
+                    load.wait_for(len(load.acknowledged) + rng.randrange(ROUND_SPANS_MAX))
                     target.kill()
         groups = check_replayed(config, data, archive, tmp_path / "compared")
         assert groups > KILLS

@@ -38,6 +38,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "core": 4,
     "rooms": 4,
     "dives": 4,
+    "declarations": 4,
     "deliveries": 4,
     "sources": 4,
     "reload": 4,
@@ -50,8 +51,8 @@ LEVELS: Final[Mapping[str, int]] = {
 # rooms it needs, what the API reads of them, what changes their plan, what builds and connects all,
 # and what a person starts. Each may import those before it.
 JOINERS: Final = (
-    *("pipeline", "recovery", "core", "rooms", "dives", "deliveries", "sources", "reload", "app"),
-    *("demo", "terminal", "__main__"),
+    *("pipeline", "recovery", "core", "rooms", "dives", "declarations", "deliveries", "sources"),
+    *("reload", "app", "demo", "terminal", "__main__"),
 )
 # Level 1 holds nouns without behaviour; they may name one another as long as there is no circle.
 NOUN_LEVEL: Final = 1

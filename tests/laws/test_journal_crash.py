@@ -199,3 +199,29 @@ def test_a_file_whose_sync_failed_is_never_written_again(cut_fails: bool) -> Non
     assert bytes(world.disk.inodes[segment].data) == left
     world.reopen(power_cut=False)
     assert [len(r.body) for r in world.journal.replay(0)] == [15, 45]
+
+
+@pytest.mark.parametrize("at", ["fdatasync", "fsync_directory"])
+def test_a_record_that_a_start_has_read_is_not_taken_by_the_next_power_cut(at: str) -> None:
+    """What a replay makes of it may be in the outbox, although it was never acknowledged."""
+    for seed in range(20):
+        world = World(seed)
+        assert world.append(10)
+        left = SEGMENT_BYTES if at == "fsync_directory" else 10  # a new segment, or the same
+        end = world.disk.calls.count(at)
+
+        def dying(name: str, end: int = end, disk: MemoryDisk = world.disk) -> None:
+            disk.calls.append(name)
+            if name == at and disk.calls.count(at) > end:
+                raise CrashError
+
+        new = record(world.journal.next_sequence, left, world.rng)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(world.disk, "_call", dying)
+            with pytest.raises(CrashError):
+                world.journal.append(new)
+        world.doubtful.append(new)
+        world.reopen(power_cut=False)
+        seen = list(world.journal.replay(0))
+        world.reopen(power_cut=True)
+        assert list(world.journal.replay(0)) == seen

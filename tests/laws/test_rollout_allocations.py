@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway.measure import rolloutstate
 from gateway.measure.rollouts import Rollouts
 from tests.conftest import FUZZ
-from tests.unit.measure.test_rollouts import MINUTE_NS, Site
+from tests.unit.measure.rolling import MINUTE_NS, Site
 
 TOLERANCE: Final = 1e-9
 

@@ -15,6 +15,7 @@ def sources_of(bench: Bench) -> Sources:
     """Connect the API to open rooms without a network."""
     dives: Any = object()
     letters: Any = object()
+    declarations: Any = object()
     live = Live(
         counters=Counters(),
         blocked=str,
@@ -22,6 +23,7 @@ def sources_of(bench: Bench) -> Sources:
         in_storage=lambda _: _never(),
         dives=dives,
         letters=letters,
+        declarations=declarations,
         forward_status=lambda: [ForwardStatus(destination="cloud", held=True)],
         dive_counts=dict,
     )

@@ -41,6 +41,7 @@ from gateway.api.sources import (
 )
 from gateway.batch import Anomaly, AnomalyId, AnomalyKind, DiveId, Evidence, Severity
 from gateway.errors import ConflictError, NotFoundError
+from tests.unit.api.declared import FakeDeclarations
 
 NOW_NS = 1_760_000_000_123_456_789
 TRACE = "00000000000000000000000000000abc"
@@ -369,6 +370,7 @@ class World:
     anomalies: FakeAnomalies = field(default_factory=FakeAnomalies)
     dives: FakeDives = field(default_factory=FakeDives)
     letters: FakeLetters = field(default_factory=FakeLetters)
+    declarations: FakeDeclarations = field(default_factory=FakeDeclarations)
     checks: list[Check] = field(
         default_factory=lambda: [Check(check="journal", ok=True, detail="")]
     )
@@ -408,4 +410,5 @@ class World:
             anomalies=self.anomalies,
             dives=self.dives,
             dead_letters=self.letters,
+            declarations=self.declarations,
         )

@@ -68,8 +68,7 @@ async def test_pages_are_bounded(client: Client) -> None:
     ("method", "path", "status"),
     [
         ("GET", "/api/v1/nothing", 404),
-        ("GET", "/api/v1/rollouts", 404),
-        ("POST", "/api/v1/labels", 404),
+        ("POST", "/api/v1/rollouts", 415),
         ("GET", "/api/v1/anomalies/none", 404),
         ("GET", "/api/v1/dives/none", 404),
         ("DELETE", "/api/v1/dives/none", 404),

@@ -7,7 +7,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config.marks import DEPTH_MAX, FILE_BYTES_MAX, Document, Place, read_yaml
+from gateway.config.marks import (
+    DEPTH_MAX,
+    FILE_BYTES_MAX,
+    Document,
+    Place,
+    read_yaml,
+    read_yaml_all,
+)
 from gateway.config.rules import FindingRule
 
 
@@ -152,3 +159,38 @@ def test_any_bytes_are_a_document(content: bytes) -> None:
     for finding in document.findings:
         assert finding.rule in set(FindingRule)
         assert finding.message
+
+
+def test_documents_of_a_text_are_read_each_with_its_places() -> None:
+    first, empty, second = read_yaml_all("x", b"a: 1\n---\n---\nb:\n  - 2\n")
+    assert (first.data, empty.data, second.data) == ({"a": 1}, None, {"b": (2,)})
+    assert second.place(("b", 0)) == Place(file="x", line=5, column=5)
+    assert read_yaml_all("x", b"") == []
+
+
+def test_documents_before_a_fault_are_kept() -> None:
+    sound, faulty = read_yaml_all("x", b"a: 1\n---\nb: [\n")
+    assert (sound.data, sound.findings) == ({"a": 1}, [])
+    assert faulty.data is None
+    assert [(each.rule, each.line) for each in faulty.findings] == [("yaml-syntax", 4)]
+    (unread,) = read_yaml_all("x", b"\xff")
+    assert [each.rule for each in unread.findings] == ["unreadable"]
+
+
+def test_limits_are_those_of_the_whole_text() -> None:
+    found = read_yaml_all("x", b"--- [1, 2, 3]\n" * 3000)
+    assert found[-1].findings[0].message == "there are too many values"
+
+
+@settings(max_examples=300)
+@given(
+    st.binary(max_size=80) | st.text("ab:-[]{}&*!%|>'\"#?,\n \\x0U", max_size=80).map(str.encode)
+)
+def test_text_of_one_document_is_that_document(content: bytes) -> None:
+    documents, alone = read_yaml_all("f.yaml", content), read_yaml("f.yaml", content)
+    if len(documents) == 1:
+        assert repr(documents[0]) == repr(alone)
+    elif not documents:
+        assert alone == Document(file="f.yaml")
+    else:
+        assert alone.findings

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from gateway.batch import Severity
 from gateway.config.marks import Document
 from gateway.contract.form import INDICATORS, AlertForm, SloForm
-from gateway.contract.objectives import Written, check_objective, slot_s
+from gateway.contract.objectives import Written, check_objective, slo_of
 from gateway.contract.schema import BurnWindow, Indicator, LabelRule, RolloutRule
+from gateway.contract.slo import uncountable
 from tests.unit.contract.texts import HEAD, SIGNALS, found, loaded
 
 LABELS = "labels: {signal: class, within: 24h, expect: 0.01}\n"
@@ -207,6 +208,20 @@ def test_key_that_does_not_fit_the_indicator_is_refused(
     assert finding.instead
 
 
+def test_label_is_late_at_the_latest_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    text = "labels: {signal: class, within: 12h, expect: 1}\n"
+    text += "slos: [{name: a, indicator: label_lag, objective: 0.99}]\n"
+    (one,) = loaded(tmp_path, HEAD + SIGNALS + text).slos
+    assert one.threshold == 12 * 3600
+
+
+def test_label_lag_needs_traces_that_owe_a_label(tmp_path: Path) -> None:
+    text = "labels: {signal: class}\nslos: [{name: a, indicator: label_lag, objective: 0.99}]\n"
+    finding = found(tmp_path, HEAD + SIGNALS + text)
+    assert (finding.rule, finding.line, finding.column) == ("slo-labels", 14, 8)
+    assert finding.message.endswith("no trace owes one")
+
+
 def test_label_lag_cannot_be_longer_than_labels_are_waited_for(tmp_path: Path) -> None:
     text = LABELS + "slos: [{name: a, indicator: label_lag, objective: 0.99, threshold: 2d}]\n"
     finding = found(tmp_path, HEAD + SIGNALS + text)
@@ -252,7 +267,7 @@ def test_own_alerts_are_read_fastest_first(tmp_path: Path) -> None:
         ),
         (
             "long: 1h, short: 5m, factor: 0.89, severity: page",
-            "slo-alerts",
+            "slo-window",
             39,
             "slos[0].alerts[0].factor: 0.89 fires while the objective is kept",
         ),
@@ -326,16 +341,6 @@ def test_tickets_alone_are_allowed_when_said(tmp_path: Path) -> None:
     assert (finding.line, finding.column) == (12, 55)
 
 
-@pytest.mark.parametrize(
-    ("window_s", "width_s"),
-    [(50, 10), (900, 10), (901, 60), (21_600, 60), (21_601, 300), (259_200, 300), (259_201, 3600)],
-)
-def test_windows_are_counted_in_the_finest_ring_that_holds_them(
-    window_s: float, width_s: float
-) -> None:
-    assert slot_s(window_s) == width_s
-
-
 @given(
     st.sampled_from([0.9, 0.95, 0.99, 0.999, 0.9995]),
     st.integers(1, 100),
@@ -357,3 +362,19 @@ def test_own_pair_is_refused_exactly_when_it_cannot_fire(
     # All events bad is a burn rate of 1 / B, and a pair fires above its factor.
     can_fire = tens * 10 < 1 / (1 - Fraction(repr(objective)))
     assert [each.rule for each in document.findings] == ["slo-undetectable"] * (not can_fire)
+
+
+WINDOWS = st.sampled_from([20.0, 50.0, 65.0, 120.0, 300.0, 930.0, 3600.0, 7201.0, 86_400.0, 3e5])
+
+
+@given(WINDOWS, WINDOWS)
+def test_pair_that_is_accepted_can_be_counted(long_s: float, short_s: float) -> None:
+    if long_s < 60:
+        return
+    pair = AlertForm(long=long_s, short=short_s, factor=2.0, severity="page")
+    slo = SloForm(name="a", indicator="success", objective=0.9, window=86_400.0, alerts=(pair,))
+    document = Document(file="x")
+    check_objective(
+        Written(slo=slo, document=document, at=(), title="x", is_sound=lambda key: True)
+    )
+    assert bool(document.findings) or uncountable(slo_of(slo, None).pairs, slo.window) is None

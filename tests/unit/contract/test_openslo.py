@@ -326,6 +326,20 @@ def test_contract_has_room_for_sixteen_objectives(tmp_path: Path) -> None:
     assert "more than 16 objectives" in finding.message
 
 
+def test_all_faults_of_an_objective_come_at_once(tmp_path: Path) -> None:
+    text = RATIO.replace("0.999", "99.9").replace("4w", "99w")
+    found = refused(tmp_path, text)
+    assert {(each.rule, each.line) for each in found} == {
+        ("out-of-range", 24),
+        ("out-of-range", 29),
+    }
+
+
+def test_nameless_objects_are_told_once_each(tmp_path: Path) -> None:
+    text = RATIO.replace("  name: answers\n", "")
+    assert [each.rule for each in refused(tmp_path, text, text)] == ["missing", "missing"]
+
+
 def test_model_of_a_faulty_contract_is_not_told_to_be_missing(tmp_path: Path) -> None:
     (finding,) = refused(tmp_path, RATIO, contract=HEAD + "sampling: {rate: 2}\n")
     assert finding.rule == "out-of-range"

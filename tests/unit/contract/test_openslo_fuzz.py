@@ -66,7 +66,7 @@ def changed(data: st.DataObject, tree: Any) -> Any:
 
 
 SETTINGS: Final = settings(
-    max_examples=2000 if FUZZ else 100,
+    max_examples=2000 if FUZZ else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

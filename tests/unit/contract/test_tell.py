@@ -5,6 +5,7 @@ import math
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from gateway.contract.tell import (
     slos_text,
     tell,
 )
+from gateway.measure.burn import is_improbable
 from tests.unit.contract.texts import HEAD, SIGNALS, loaded
 
 DAY_S = 86_400.0
@@ -139,6 +141,11 @@ def test_count_rule_is_the_exact_binomial(size: int, objective: float) -> None:
     assert bad >= 2
     if bad <= size:
         assert chance.sf(bad - 1) < COUNT_PROBABILITY_MAX * (1 + 1e-6)
+    budget = np.array([1 - objective])
+    sizes = np.array([size, size])
+    fires = is_improbable(np.array([bad - 1, bad]), sizes, np.repeat(budget, 2))
+    if bad <= size:  # as the engine judges it
+        assert fires.tolist() == [False, True]
     if bad > 2:
         assert chance.sf(bad - 2) >= COUNT_PROBABILITY_MAX * (1 - 1e-6)
 

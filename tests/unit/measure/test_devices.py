@@ -4,6 +4,7 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.measure.devices import NO_DELAY, OTHER, Devices, merge
+from gateway.measure.measure import Measure
 from gateway.measure.settings import MeasureSettings
 from gateway.otlp.readings import Heard
 from tests.unit.measure.build import (
@@ -235,3 +236,31 @@ def test_a_device_is_dismissed_by_its_name() -> None:
     assert devices.dismiss("a", START_NS + 5)
     assert not devices.dismiss("b", START_NS + 5)
     assert int(devices.dismissed_ns[index_of(devices, "a")]) == START_NS + 5
+
+
+def test_the_view_shows_what_each_device_runs() -> None:
+    measure = Measure(PLAN, MeasureSettings())
+    about = {"device.id": "a", "edgeai.model.version": "2.1"}
+    own = {"edgeai.model.name": "damage-net", "edgeai.accelerator.type": "npu"}
+    body = request([span(1, attributes=own)], about)
+    measure.observe(batch(PLAN, payload(body)))
+    measure.devices.hear([heard("b", START_NS - 5)], START_NS)
+    view = measure.snapshot().devices
+    assert view.names == (OTHER, "a", "b")
+    ran = [view.newest.of(at) for at in range(3)]
+    assert ran == [("", "", ""), ("damage-net", "2.1", "npu"), ("", "", "")]
+    assert view.last_inference_ns.tolist() == [0, START_NS, 0]
+    assert view.jitter_ns.tolist() == [NO_DELAY, 0, 0]
+
+
+def test_a_batch_without_spans_changes_nothing() -> None:
+    devices, empty = some(), batch(PLAN)
+    before = devices.state()
+    runs = devices.find(empty)
+    none = np.zeros(0, dtype=np.int64)
+    devices.add(empty, runs, none, none)
+    devices.infer(empty, runs, none, none, ())
+    devices.hear([], START_NS)
+    assert len(runs.start) == len(runs.count) == len(runs.device) == 0
+    after = devices.state()
+    assert all(np.array_equal(array, after[name]) for name, array in before.items())

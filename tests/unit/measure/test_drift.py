@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gateway.measure.baseline import PLACES, Baseline, freeze
+from gateway.measure.baseline import COARSE_BINS_MAX, PLACES, Baseline, freeze
 from gateway.measure.bets import BETS, bets_of, class_bets, fees, ordered_bets
 from gateway.measure.collect import alarms_by_itself
 from gateway.measure.drift import (
@@ -67,7 +67,7 @@ def test_oracle_g_plug_in() -> None:
     values: list[Float64] = []
     for tick in TICKS_G:
         bets = plug_in(expected_change(ewma, shares), shares)
-        value = adaptive_values(tick[None], bets, shares, delta, phi)
+        value, _ = adaptive_values(tick[None], bets, shares, delta, phi)
         log_m = accumulate(value, log_m)
         values.append(value)
         chi = np.sqrt((bets[0, 0] ** 2) @ SHARES_G)
@@ -118,12 +118,29 @@ def test_no_adaptive_bet_gains_under_any_law_of_the_ball(seed: int) -> None:
     delta, phi = np.array([0.1]), np.array([1.0])
     for bets in (plug_in(change, shares[None]), smooth_plug_in(change, shares[None])):
         each = [
-            adaptive_values(np.eye(PLACES)[place][None], bets, shares[None], delta, phi)[0]
+            adaptive_values(np.eye(PLACES)[place][None], bets, shares[None], delta, phi)[0][0]
             for place in used.tolist()
         ]
         laws = ball(rng, shares[used], 0.1, 500)
         assert (laws @ np.exp(np.array(each))).max() <= 1 + 1e-12
         assert np.abs(bets @ shares).max() < 1e-12
+
+
+def test_peace_is_no_evidence() -> None:
+    # Bets that learned nothing have the value 1; if they were accumulated they would alarm for
+    # certain after 2 A ticks without any change.
+    baseline = learned(size=40_000)
+    bank = Bank()
+    bank.reserve(1)
+    bank.arm(0, baseline, 0.1, float(np.log(100)))
+    bank.clear(0, 0)
+    steady = np.round(baseline.shares * 400).astype(np.int64)
+    tick = np.zeros(COARSE_BINS_MAX, dtype=np.int64)
+    tick[: baseline.bins] = steady
+    row = np.zeros(1, dtype=np.int64)
+    for number in range(1, 1_001):
+        assert bank.step(row, tick[None], np.array([number])) == []
+    assert bank.log_m[0, BETS:].max() < 0
 
 
 def test_what_is_stored_is_rounded_down() -> None:

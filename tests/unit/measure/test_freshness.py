@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.batch import NO_CONTRACT, Severity, Team
-from gateway.contract.plan import Plan
+from gateway.config.sections import SamplingSection
+from gateway.contract.plan import Plan, compile_plan
 from gateway.contract.schema import Indicator, Slo
 from gateway.measure.devices import Devices
 from gateway.measure.freshness import SUBJECT, SUBJECT_SITE, Freshness, Ticks, merge
@@ -361,3 +362,30 @@ def test_the_later_minute_stays_when_sites_are_merged() -> None:
     two.turn(1_200)
     joined = merge(one.freshness.state(), two.freshness.state())
     assert np.array_equal(joined["minute"], two.freshness.state()["minute"])
+
+
+def test_without_contracts_and_with_many_each_device_is_counted_where_it_belongs() -> None:
+    none = Site(compile_plan((), SamplingSection()))
+    none.beat("x", 0)
+    assert none.troubles(299) == {}
+    assert none.troubles(300)["", SUBJECT].numbers["devices_silent"] == 1
+    models = [f"m{at}" for at in range(9)]
+    many = Site(
+        plan(*(contract(each, slos=(fresh(300.0 + at),)) for at, each in enumerate(models)))
+    )
+    for at, model in enumerate(models[:-1]):
+        for device in range(at):
+            many.infer(f"{model}-{device}", 0, model)
+    many.turn(400)
+    found = many.troubles(400)
+    assert {each: found[each, SUBJECT].numbers["devices_silent"] for each in models[1:-1]} == {
+        model: at for at, model in enumerate(models) if 0 < at < 8
+    }
+    last = [each for each in many.ticks if each.at_ns == START_NS + 6 * MINUTE_NS]
+    assert {each.contract: (each.good, each.bad) for each in last} == {
+        at: (0, at) for at in range(1, 8)
+    }
+    assert [(each.expected, each.silent) for each in many.freshness.views(START_NS)] == [
+        *((at, 0) for at in range(8)),
+        (0, 0),
+    ]

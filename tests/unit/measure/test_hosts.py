@@ -142,7 +142,7 @@ def test_a_view_shows_what_is_fresh() -> None:
 
 def stories(seed: int, devices: range) -> list[tuple[int, dict[Reading, float], float]]:
     rng = np.random.default_rng(seed)
-    found = []
+    found: list[tuple[int, dict[Reading, float], float]] = []
     for at in range(0, 1_800, 20):
         for device in devices:
             readings = {

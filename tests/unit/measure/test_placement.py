@@ -55,7 +55,8 @@ def inference(
 
 
 def placed(devices: Devices) -> dict[str, tuple[str, str, str]]:
-    return {devices.names[at]: found for at, found in devices.models.newest().items()}
+    newest = devices.models.newest(len(devices))
+    return {name: newest.of(at) for at, name in enumerate(devices.names) if newest.of(at)[0]}
 
 
 def moves(devices: Devices) -> dict[tuple[str, str], int]:
@@ -190,4 +191,4 @@ def test_rows_of_a_model_without_a_contract_are_left_out() -> None:
     other = Devices(plan(contract("b")), MeasureSettings())
     other.restore(devices.state())
     assert len(other.models) == 1
-    assert other.models.newest()[other.names.index("x")] == ("b", "1", "npu")
+    assert placed(other) == {"x": ("b", "1", "npu")}

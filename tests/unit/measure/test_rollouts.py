@@ -1,139 +1,23 @@
 """Whom an inference charges, what is told of it, and that no rollout pays for another."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gateway.batch import AnomalyKind, Batch, Severity
-from gateway.contract.plan import Plan
-from gateway.contract.schema import Indicator, Slo
+from gateway.batch import AnomalyKind, Severity
 from gateway.measure import rollouts as module
-from gateway.measure import rolloutstate
-from gateway.measure.match import versions
 from gateway.measure.rollout import STRATA_MAX, RolloutState
-from gateway.measure.rollouts import Rollouts
-from gateway.measure.rolloutviews import rollouts_view
-from gateway.measure.series import SeriesTable
-from gateway.measure.settings import MeasureSettings
-from gateway.measure.slo import Objectives
 from gateway.measure.state import Array
-from gateway.measure.trouble import Trouble
 from gateway.otlp.declared import (
     DeviceOutcome,
     Events,
     RolloutEnd,
-    RolloutKind,
     RolloutOutcome,
     RolloutStart,
 )
-from tests.unit.measure import build
 from tests.unit.measure.build import DAY_S, SECOND_NS, START_NS
-
-MINUTE_NS: Final = 60 * SECOND_NS
-HOUR_NS: Final = 60 * MINUTE_NS
-MODEL: Final = "damage-net"
-# What a row says of itself: version, id of a rollout on the span, id on the resource.
-Kind = tuple[str, str, str]
-
-
-def slos() -> tuple[Slo, ...]:
-    """One SLO of each indicator that a rollout can spend, and one that it cannot."""
-    cold = Slo(name="cold", indicator=Indicator.COLD_START, objective=0.99, window=7 * DAY_S)
-    return (build.success(0.99), build.latency(), cold)
-
-
-class Site:
-    """Objectives, series and rollouts of a plan, fed with rows of a few kinds."""
-
-    def __init__(self, *kinds: Kind, plan: Plan | None = None) -> None:
-        self.plan = build.plan(build.contract(slos=slos())) if plan is None else plan
-        self.objectives = Objectives(self.plan, MeasureSettings(lateness_s=0.0))
-        self.series = SeriesTable(self.plan, 64)
-        self.rollouts = Rollouts(self.plan, self.objectives, self.series)
-        self.kinds = kinds or (("v1", "", ""), ("v2", "", ""), ("v3", "", ""))
-        self.now_ns = START_NS
-        self.batch = self._batch()
-        found = versions(self.batch, self.plan, self.series.versions)
-        contract = np.zeros(len(self.kinds), dtype=np.int16)
-        self.of_kind, _ = self.series.find(contract, found)
-        self._judge()
-
-    def _batch(self) -> Batch:
-        """One row of each kind."""
-        payloads = []
-        for number, (version, on_span, on_resource) in enumerate(self.kinds):
-            attributes = {"edgeai.model.name": MODEL}
-            resource = {"edgeai.model.version": version}
-            if on_span:
-                attributes["edgeai.rollout.id"] = on_span
-            if on_resource:
-                resource["edgeai.rollout.id"] = on_resource
-            one = build.span(1 + number, attributes=attributes)
-            payloads.append(build.payload(build.request([one], resource)))
-        return build.batch(self.plan, *payloads)
-
-    def add(
-        self,
-        kind: Array,
-        event_ns: Array,
-        failed: Array,
-        duration_ns: Array | None = None,
-        cold: Array | None = None,
-    ) -> None:
-        """Count rows of these kinds, as the measurements do."""
-        rows = np.asarray(kind, dtype=np.int64)
-        if duration_ns is None:
-            duration_ns = np.full(len(rows), 1_000_000, dtype=np.int64)
-        contract = np.zeros(len(rows), dtype=np.int64)
-        self.objectives.add(contract, event_ns, event_ns, failed, duration_ns)
-        self.rollouts.add(
-            self.batch,
-            rows,
-            contract=contract,
-            series=self.of_kind[rows].astype(np.int64),
-            event_ns=event_ns,
-            failed=failed,
-            duration_ns=duration_ns,
-            cold=cold,
-        )
-
-    def _judge(self) -> list[Trouble]:
-        told: list[Trouble] = []
-        for at_ns, _ in self.objectives.turn(self.now_ns):
-            told = self.rollouts.troubles(at_ns)
-        return told
-
-    def run(self, for_ns: int, per_minute: Mapping[int, tuple[int, int]]) -> list[Trouble]:
-        """Let time pass with (bad, all) events a minute of each kind; return what is wrong then."""
-        told = self.rollouts.troubles(self.rollouts.judged_ns)
-        for begin in range(self.now_ns, self.now_ns + for_ns, MINUTE_NS):
-            for kind, (bad, every) in per_minute.items():
-                event_ns = begin + np.arange(every, dtype=np.int64) * (MINUTE_NS // max(every, 1))
-                self.add(np.full(every, kind), event_ns, np.arange(every) < bad)
-            self.now_ns = begin + MINUTE_NS
-            told = self._judge()
-        return told
-
-    def start(self, rollout: str = "r-1", version: str = "v2", **changes: Any) -> None:
-        """Declare a start now."""
-        fields: dict[str, Any] = {"at_ns": self.now_ns, "model": MODEL, "previous": "v1"}
-        made = RolloutStart(**{**fields, "rollout": rollout, "version": version, **changes})
-        self.rollouts.declare(Events(starts=(made,)), self.now_ns)
-
-    def end(self, rollout: str = "r-1", **changes: Any) -> None:
-        """Declare an end now."""
-        made = RolloutEnd(**{"at_ns": self.now_ns, "rollout": rollout, **changes})
-        self.rollouts.declare(Events(ends=(made,)), self.now_ns)
-
-    def spent(self, rollout: str = "r-1", place: int = 0) -> float:
-        """What a rollout has spent of an objective."""
-        return self.rollouts.table[rollout].spents[place]
-
-    def state(self, rollout: str = "r-1") -> RolloutState:
-        """Where a rollout is."""
-        return self.rollouts.table[rollout].state
+from tests.unit.measure.rolling import HOUR_NS, MINUTE_NS, MODEL, Kind, Site
 
 
 def test_nothing_is_looked_at_while_nothing_is_rolled_out() -> None:
@@ -260,7 +144,7 @@ def test_a_rollout_is_told_within_two_judgements_of_crossing() -> None:
         event_ns = begin + np.arange(100, dtype=np.int64) * 100_000_000
         site.add(np.repeat([0, 1], 50), event_ns, np.arange(100) >= 98)
         site.now_ns = begin + 10 * SECOND_NS
-        site._judge()
+        site.judge()
         spent = site.spent()
         if spent >= 0.05:
             crossed.setdefault("warned", judgement)
@@ -416,7 +300,7 @@ def test_a_rollout_that_nobody_ends_gives_its_allocation_back() -> None:
     site.run(MINUTE_NS, {0: (0, 10)})
     assert site.rollouts.reserved(0) > 0
     site.now_ns += module.ACTIVE_NS_MAX
-    site._judge()
+    site.judge()
     assert site.state() is RolloutState.ENDED
     assert site.rollouts.table["r-1"].outcome == "expired"
     assert site.rollouts.refused == {"expired": 1}
@@ -441,12 +325,12 @@ def test_late_events_count_by_their_own_time_for_a_day_after_the_end() -> None:
     site.run(10 * MINUTE_NS, {0: (0, 10)})
     site.end()
     site.now_ns += 23 * HOUR_NS
-    site._judge()
+    site.judge()
     event_ns = np.array([begin - 1, begin, begin + 10 * MINUTE_NS, begin + 10 * MINUTE_NS + 1])
     site.add(np.ones(4, dtype=np.int64), event_ns, np.ones(4, dtype=np.bool_))
     assert site.rollouts.table["r-1"].counts[:, 0, 1].sum() == 2
     site.now_ns += 2 * HOUR_NS
-    site._judge()
+    site.judge()
     assert not site.rollouts.is_counting
     assert site.rollouts.table["r-1"].spends[0].rollout_events == 2
 
@@ -462,160 +346,3 @@ def test_a_long_rollout_keeps_its_counts_in_a_bounded_table() -> None:
     assert len(found.counts) <= STRATA_MAX
     assert found.counts[:, 0].sum(axis=0).tolist() == [hours, hours, 0, hours]
     assert found.width_ns > 300 * SECOND_NS
-
-
-# --- what is not told -----------------------------------------------------------------------------
-
-
-def test_transients_of_a_rollout_are_not_told_until_its_end_and_the_short_window() -> None:
-    site = Site()
-    site.run(12 * HOUR_NS, {0: (0, 200)})
-
-    def suppressed(objective: int = 0) -> bool:
-        return site.rollouts.suppresses(objective, site.now_ns, short_s=300, factor=14.4)
-
-    assert not suppressed()
-    site.start()
-    site.run(3 * MINUTE_NS, {0: (0, 50), 1: (20, 50)})
-    assert site.rollouts.is_active(0, site.now_ns)
-    assert suppressed()
-    site.end()
-    assert not site.rollouts.is_active(0, site.now_ns + 1)
-    site.now_ns += 299 * SECOND_NS
-    assert suppressed()
-    site.now_ns += SECOND_NS
-    assert not suppressed()
-
-
-def test_what_the_control_suffers_from_is_told() -> None:
-    site = Site()
-    site.run(12 * HOUR_NS, {0: (0, 200)})
-    site.start()
-    site.run(5 * MINUTE_NS, {0: (30, 50), 1: (30, 50)})
-    assert site.rollouts.control_burns(0, site.now_ns, 14.4)
-    assert not site.rollouts.suppresses(0, site.now_ns, short_s=300, factor=14.4)
-
-
-def test_a_halted_rollout_accounts_for_nothing() -> None:
-    site = Site()
-    site.run(6 * HOUR_NS, {0: (0, 100)})
-    site.start()
-    site.run(10 * MINUTE_NS, {0: (0, 50), 1: (40, 50)})
-    assert site.state() is RolloutState.HALTED
-    assert not site.rollouts.suppresses(0, site.now_ns, short_s=300, factor=14.4)
-
-
-def test_integrity_and_deployments_are_always_told() -> None:
-    deployment = Slo(
-        name="deployment", indicator=Indicator.DEPLOYMENT, objective=0.99, window=30 * DAY_S
-    )
-    site = Site(plan=build.plan(build.contract(slos=(build.success(), deployment))))
-    site.start()
-    site.run(MINUTE_NS, {0: (0, 10)})
-    assert site.rollouts.suppresses(0, site.now_ns, short_s=300, factor=14.4)
-    assert not site.rollouts.suppresses(1, site.now_ns, short_s=300, factor=14.4)
-
-
-# --- state ----------------------------------------------------------------------------------------
-
-
-def _same(first: Mapping[str, Array], second: Mapping[str, Array]) -> bool:
-    return first.keys() == second.keys() and all(
-        first[key].dtype == second[key].dtype and np.array_equal(first[key], second[key])
-        for key in first
-    )
-
-
-def test_a_restart_changes_nothing() -> None:
-    sites = (Site(), Site())
-    for site in sites:
-        site.run(6 * HOUR_NS, {0: (0, 100)})
-        site.start(deadline_s=7_200, devices=3)
-        site.start("r-2", "v3", kind=RolloutKind.RETRAIN, allocation=0.1)
-        told = DeviceOutcome(at_ns=site.now_ns, device="d-1", rollout="r-1", succeeded=True)
-        site.rollouts.declare(Events(outcomes=(told,)), site.now_ns)
-        site.run(4 * MINUTE_NS, {0: (0, 50), 1: (20, 50), 2: (1, 50)})
-    whole, broken = sites
-    fresh = Rollouts(broken.plan, broken.objectives, broken.series)
-    rolloutstate.load(fresh, rolloutstate.save(broken.rollouts))
-    broken.rollouts = fresh
-    assert _same(rolloutstate.save(whole.rollouts), rolloutstate.save(fresh))
-    for site in sites:
-        site.run(10 * MINUTE_NS, {0: (0, 50), 1: (25, 50), 2: (1, 50)})
-        site.end("r-2")
-        assert len(site.rollouts.due(site.now_ns + 3 * HOUR_NS)) == 2
-    assert _same(rolloutstate.save(whole.rollouts), rolloutstate.save(broken.rollouts))
-    assert whole.state() is RolloutState.HALTED
-    now_ns = whole.now_ns
-    assert rollouts_view(whole.rollouts, now_ns) == rollouts_view(broken.rollouts, now_ns)
-
-
-def test_a_model_without_a_contract_keeps_what_was_spent() -> None:
-    site = Site()
-    site.start()
-    site.run(MINUTE_NS, {0: (0, 10), 1: (9, 10)})
-    other = Site(plan=build.plan(build.contract("another")))
-    rolloutstate.load(other.rollouts, rolloutstate.save(site.rollouts))
-    assert not other.rollouts.is_counting
-    assert not other.rollouts.troubles(site.now_ns)
-    kept = rollouts_view(other.rollouts, site.now_ns).rollouts[0]
-    assert kept == rollouts_view(site.rollouts, site.now_ns).rollouts[0]
-
-
-def test_a_new_objective_gets_an_allocation_when_the_contract_has_changed() -> None:
-    site = Site(plan=build.plan(build.contract(slos=(build.success(0.99),))))
-    site.start()
-    other = Site()
-    rolloutstate.load(other.rollouts, rolloutstate.save(site.rollouts))
-    assert other.rollouts.table["r-1"].allocations == [0.25] * 3
-
-
-def test_two_sites_add_to_what_one_would_have_counted(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    parts, whole = (Site(), Site()), Site()
-    for site in (*parts, whole):
-        site.start()
-    size = 2_000
-    kind = rng.integers(0, 3, size)
-    # One site sees two days of it, the other the first hour, so that their stretches differ.
-    event_ns = START_NS + rng.integers(0, 48 * HOUR_NS, size)
-    event_ns[: size // 2] = START_NS + rng.integers(0, HOUR_NS, size // 2)
-    failed = rng.random(size) < 0.3
-    for site, rows in zip(
-        (*parts, whole), (slice(size // 2), slice(size // 2, size), slice(size)), strict=True
-    ):
-        site.add(kind[rows], event_ns[rows], failed[rows])
-    states = [rolloutstate.save(site.rollouts) for site in parts]
-    fresh = Rollouts(whole.plan, whole.objectives, whole.series)
-    rolloutstate.load(fresh, rolloutstate.merge(*states))
-    assert np.array_equal(fresh.table["r-1"].counts, whole.rollouts.table["r-1"].counts)
-    assert fresh.table["r-1"].width_ns == whole.rollouts.table["r-1"].width_ns
-    again = Rollouts(whole.plan, whole.objectives, whole.series)
-    rolloutstate.load(again, rolloutstate.merge(*reversed(states)))
-    assert np.array_equal(again.table["r-1"].counts, fresh.table["r-1"].counts)
-
-
-def test_what_is_shown_has_numbers_or_nothing() -> None:
-    site = Site()
-    site.start(devices=2, kind=RolloutKind.RETRAIN)
-    site.run(MINUTE_NS, {0: (0, 10), 1: (0, 10)})
-    told = DeviceOutcome(at_ns=site.now_ns, device="d-1", rollout="r-1", succeeded=True)
-    site.rollouts.declare(Events(outcomes=(told,)), site.now_ns)
-    shown = rollouts_view(site.rollouts, site.now_ns)
-    (one,) = shown.rollouts
-    assert (one.id, one.state, one.end_ns, one.succeeded, one.failed) == (
-        "r-1",
-        "active",
-        None,
-        1,
-        0,
-    )
-    assert [each.slo for each in one.spends] == ["success", "latency", "cold"]
-    site.end()
-    site.rollouts.due(site.now_ns + HOUR_NS)
-    (model,) = rollouts_view(site.rollouts, site.now_ns).models
-    assert (model.succeeded, model.failed, model.success_ratio) == (1, 1, 0.5)
-    assert (model.retrained, model.versions) == (1, 1)
-    month_ns = site.now_ns + 31 * DAY_S * SECOND_NS
-    (model,) = rollouts_view(site.rollouts, month_ns).models
-    assert (model.success_ratio, model.retrained, model.versions) == (None, 0, 0)

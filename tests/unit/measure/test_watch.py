@@ -9,6 +9,7 @@ from gateway.batch import NO_CONTRACT, AnomalyKind, Severity, Team
 from gateway.measure.causes import Causes
 from gateway.measure.devices import Devices
 from gateway.measure.evidence import Ring
+from gateway.measure.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.slo import Objectives
@@ -27,14 +28,17 @@ class World:
         found = plan(contract())
         settings = MeasureSettings(lateness_s=30.0, slo_quiet_s=600.0)
         streams = Streams(found, settings)
+        series = SeriesTable(found, 4)
+        objectives = Objectives(found, settings)
         self.wrong: list[Trouble] = []
         self.asked_ns: list[int] = []
         self.watch = Watch(
             found,
             settings,
-            series=SeriesTable(found, 4),
+            series=series,
             streams=streams,
-            objectives=Objectives(found, settings),
+            objectives=objectives,
+            rollouts=Rollouts(found, objectives, series),
             devices=Devices(found, MeasureSettings(devices_max=4)),
             causes=Causes(found),
             recent=Ring(4, streams.places),

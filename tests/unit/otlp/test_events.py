@@ -373,14 +373,18 @@ def test_the_time_is_the_senders_as_far_as_it_can_be(
     told: int, observed: int, expected: int
 ) -> None:
     request = logs()
-    made = add_record(
-        request,
-        event_name="edgeai.rollout.end",
-        time_unix_nano=told,
-        observed_time_unix_nano=observed,
-    )
-    put(made, "edgeai.rollout.id", "r-1")
-    assert read(parcel_of(request)).ends[0].at_ns == expected
+    for name in ("edgeai.anomaly.ack", "edgeai.rollout.end"):
+        made = add_record(
+            request, event_name=name, time_unix_nano=told, observed_time_unix_nano=observed
+        )
+        put(put(made, "edgeai.anomaly.id", "a-1"), "edgeai.rollout.id", "r-1")
+    found = read(parcel_of(request))
+    assert found.acknowledgements[0].at_ns == expected
+    # A rollout cannot begin or end ahead of time: what came before would be charged wrongly.
+    if told > NOW_NS + record.AHEAD_NS:
+        assert found.unreadable == {"bad_time": 1}
+    else:
+        assert found.ends[0].at_ns == expected
 
 
 def test_records_past_the_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

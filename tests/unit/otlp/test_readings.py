@@ -90,10 +90,11 @@ def test_a_device_id_that_occurs_twice_names_nobody() -> None:
     assert heard(parcel(request.SerializeToString()))[0].device == ""
 
 
-def test_the_newest_item_counts_whatever_stands_where() -> None:
-    late = gauge("some.metric", point(1.0, at=5), point(1.0, at=9), point(1.0, at=7))
-    found = of(gauge("other.metric", point(1.0, at=8)), late)
-    assert (found.newest_ns, found.items) == (NOW_NS + 9, 4)
+@pytest.mark.parametrize("times", [(9, 5, 7), (5, 7, 9), (8, 1, 8)])
+def test_the_newer_end_of_the_newest_metric_counts(times: tuple[int, ...]) -> None:
+    late = gauge("some.metric", *(point(1.0, at=at) for at in times))
+    found = of(gauge("other.metric", point(1.0, at=4)), late)
+    assert (found.newest_ns, found.items) == (NOW_NS + max(times), 4)
 
 
 def test_logs_are_heard_by_their_time_else_by_when_they_were_observed() -> None:
