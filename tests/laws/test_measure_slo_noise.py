@@ -8,8 +8,6 @@ The years are simulated in slots of ten seconds; windows are cut as the rings cu
 by the function that judges them in operation.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -64,9 +62,7 @@ def episodes(pages: Bool) -> int:
 
 
 @pytest.mark.parametrize("rate_per_hour", [10, 60, 300])
-def test_a_service_at_its_objective_hardly_pages(
-    seed: int, rate_per_hour: int, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_service_at_its_objective_hardly_pages(seed: int, rate_per_hour: int) -> None:
     rng = np.random.default_rng((seed, rate_per_hour))
     pages = plain_pages = 0
     for _ in range(YEARS):
@@ -77,8 +73,8 @@ def test_a_service_at_its_objective_hardly_pages(
         pages += episodes(guarded)
         plain_pages += episodes(plain)
     per_month = pages / (YEARS * STEPS_A_YEAR / MONTH_STEPS)
-    record_property("pages", pages)
-    record_property("pages of the plain rule", plain_pages)
+    # pytest shows it on failure or with -rP
+    print(f"{per_month:.3f} pages per 30 d, by the plain rule {plain_pages} in all")  # noqa: T201
     assert per_month <= 0.5
     # The guard is what keeps it quiet: the plain rule pages several times a month.
     assert plain_pages > 2 * 12 * YEARS or rate_per_hour == 300
@@ -87,11 +83,7 @@ def test_a_service_at_its_objective_hardly_pages(
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize(("rate_per_hour", "minutes"), [(10, 20), (60, 5), (300, 2)])
 def test_a_total_outage_pages_in_time(
-    seed: int,
-    rate_per_hour: int,
-    minutes: int,
-    number: int,
-    record_property: Callable[[str, object], None],
+    seed: int, rate_per_hour: int, minutes: int, number: int
 ) -> None:
     rng = np.random.default_rng((seed, rate_per_hour, number))
     board = Objectives(plan(contract(slos=(SLO,))), MeasureSettings())
@@ -114,6 +106,7 @@ def test_a_total_outage_pages_in_time(
     assert paged_ns is not None
     assert told_ns is not None
     found_s = (paged_ns - START_NS) / SECOND_NS - float(fails_s)
-    record_property("seconds to page", found_s)
+    waited_s = (told_ns - paged_ns) / SECOND_NS
+    print(f"{found_s:.0f} s to a page, and {waited_s:.0f} s of the watermark")  # noqa: T201
     assert 0 < found_s <= minutes * 60
-    assert told_ns - paged_ns <= (MeasureSettings().lateness_s + STEP_S) * SECOND_NS
+    assert waited_s <= MeasureSettings().lateness_s + STEP_S
