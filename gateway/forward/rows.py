@@ -165,11 +165,13 @@ def count_dead(
 def places_before(connection: sqlite3.Connection, body_id: int, parts: int) -> list[int | None]:
     """Find ids for the parts of a frame between the frame before it and the frame itself.
 
-    None for each when there is no room: then they go behind all others.
+    None for each when there is no room: then they go behind all others. However much room there
+    is, parts stay within ID_STEP of the frame that was cut first: that is how they are known.
     """
     (before,) = connection.execute(
         "SELECT coalesce(max(id), 0) FROM outbox_body WHERE id < ?", (body_id,)
     ).fetchone()
+    before = max(before, (body_id - 1) // ID_STEP * ID_STEP)
     step = (body_id - before) // (parts + 1)
     if step == 0:
         return [None] * parts

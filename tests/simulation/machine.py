@@ -63,11 +63,13 @@ class Disk(MemoryDisk):
         self.health = health
         self.rng = rng
         self.life = Life()
+        self.next_sync_fails = False
         self._given_up: set[int] = set()  # inodes whose dirty pages the kernel has dropped
 
     def begin(self, life: Life) -> None:
         """Let another process use the disk."""
         self.life = life
+        self.next_sync_fails = False
         self.faults.clear()
         self.calls.clear()
 
@@ -89,6 +91,9 @@ class Disk(MemoryDisk):
 
     def fdatasync(self, handle: int) -> None:
         inode = self.handles[handle]
+        if self.next_sync_fails:
+            self.faults[len(self.calls)] = OSError(errno.EIO, "one sync")
+            self.next_sync_fails = False
         try:
             self._call("fdatasync")
         except OSError:
@@ -103,11 +108,11 @@ class Disk(MemoryDisk):
 
     def _call(self, name: str) -> None:
         self.life.step(name)
+        super()._call(name)
         if self.health.fails():
             raise OSError(self.rng.choice(CODES), name)
         if self.health.is_full and name in ("write", "create"):
             raise OSError(errno.ENOSPC, name)
-        super()._call(name)
 
 
 class Connection(sqlite3.Connection):

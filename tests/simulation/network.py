@@ -6,6 +6,7 @@ could mark the frame. A frame is overtaken by the rest of one wave at most, one 
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,9 @@ from tests.simulation.life import Life, VirtualLoop
 from tests.simulation.traffic import numbers_of_frame
 
 HINTS_S: Final = (None, 1.0, 30.0, 600.0)
+
+
+Key = tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -45,8 +49,10 @@ class Destination:
     order: dict[Signal, list[int]] = field(
         default_factory=lambda: {signal: [] for signal in Signal}
     )
-    takings: dict[int, list[Taking]] = field(default_factory=dict)
-    settled: set[int] = field(default_factory=set)
+    # By id and what is in the frame: ids of parts that are gone may be used again.
+    takings: dict[Key, list[Taking]] = field(default_factory=dict)
+    settled: set[Key] = field(default_factory=set)
+    _newest: dict[int, Key] = field(default_factory=dict)
 
     async def answer(self, life: Life, frame: Any) -> Sent:
         """Answer one frame. Raises: DeliveryError."""
@@ -57,6 +63,7 @@ class Destination:
             raise DeliveryError("connection refused", permanent=False)
         numbers = numbers_of_frame(frame.signal, frame.body)
         assert len(numbers) == frame.items, "a frame holds what it says"
+        self._newest[frame.id] = (frame.id, *numbers)
         if self.rng.random() >= self.trouble:
             self._take(life, frame, numbers, heard=True)
             return Sent(rejected=0, message="")
@@ -66,6 +73,10 @@ class Destination:
             self._take(life, frame, numbers, heard=False)
             raise DeliveryError("connection reset", permanent=False)
         raise DeliveryError("HTTP 503", permanent=False, retry_after_s=self.rng.choice(HINTS_S))
+
+    def settle(self, ids: Iterable[int]) -> None:
+        """Note that frames are marked."""
+        self.settled.update(self._newest[each] for each in ids)
 
     def _refuse(self, life: Life, frame: Any, numbers: list[int]) -> Sent:
         kind = self.rng.randrange(3)
@@ -81,8 +92,9 @@ class Destination:
 
     def _take(self, life: Life, frame: Any, numbers: list[int], *, heard: bool) -> None:
         signal, frame_id = frame.signal, frame.id
-        assert frame_id not in self.settled, "a frame that was marked is sent again"
-        before = self.takings.setdefault(frame_id, [])
+        key = self._newest[frame_id]
+        assert key not in self.settled, "a frame that was marked is sent again"
+        before = self.takings.setdefault(key, [])
         for each in before:
             assert not each.heard or each.life is not life, "an answer was heard and not marked"
         if not before:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tests.laws.journal_disk import CrashError
 from tests.simulation.life import VirtualLoop
+from tests.simulation.machine import CODES
 from tests.simulation.world import Prepared, World
 
 ACTIONS_MAX: Final = 14
@@ -23,6 +24,7 @@ OUTAGES_S: Final = (5.0, 5.0, 60.0, 60.0, 600.0, 2 * 3600.0)
 JUMPS_S: Final = (-600.0, -90.0, -1.0, 1.0, 90.0, 600.0)
 ILL_S: Final = (0.5, 5.0, 60.0)
 RATES: Final = (0.02, 0.2, 1.0)
+CALLS: Final = 6  # a call that is to fail is one of so many
 GATHER_S: Final = 10.0
 STEPS: Final = 60  # a process that is to die does so within so many
 
@@ -35,6 +37,8 @@ MIXED: Final = {
     "leave": 1,  # clients go before their answer
     "ill": 2,
     "full": 1,
+    "fault": 1,  # of one call of the disk
+    "unsynced": 1,  # the next sync of the journal fails
     "trouble": 2,  # of the destination
     "down": 1,
     "backlog": 1,  # frames gather while the destination is down
@@ -44,7 +48,16 @@ MIXED: Final = {
     "cut": 2,
     "stop": 1,
 }
-STORAGE: Final = {"send": 6, "core": 4, "seal": 4, "ill": 3, "die": 6, "kill": 1, "cut": 2}
+STORAGE: Final = {
+    "send": 7,
+    "fault": 2,
+    "unsynced": 2,
+    "ill": 2,
+    "core": 3,
+    "seal": 3,
+    "die": 4,
+    "cut": 3,
+}
 NETWORK: Final = {"backlog": 4, "trouble": 5, "pass": 3, "send": 2, "core": 2, "die": 1}
 KINDS: Final = (MIXED, MIXED, STORAGE, NETWORK)
 
@@ -96,6 +109,8 @@ def _values(name: str, rng: random.Random) -> tuple[Any, ...]:
         return (rng.randint(1, 3), rng.randint(0, 8), rng.choice(PAUSES_S))
     if name == "ill":
         return (rng.choice(ILL_S), rng.choice(RATES))
+    if name == "fault":
+        return (rng.randint(0, CALLS), rng.choice(CODES))
     if name == "full":
         return (rng.choice(ILL_S),)
     if name == "trouble":
@@ -193,6 +208,11 @@ async def _do(world: World, action: Action) -> None:
     elif action.name == "ill":
         world.health.ill_until_s = clock.now_s + values[0]
         world.health.fault_rate = values[1]
+    elif action.name == "fault":
+        disk = world.disk
+        disk.faults[len(disk.calls) + values[0]] = OSError(values[1], "one call")
+    elif action.name == "unsynced":
+        world.disk.next_sync_fails = True
     elif action.name == "full":
         world.health.full_until_s = clock.now_s + values[0]
     elif action.name == "trouble":

@@ -217,6 +217,20 @@ def test_parts_of_parts_stay_before_what_came_later(
     assert [p.items for p in read(box, connection, "lake", 1 << 20)] == [16, 1, 2, 3]
 
 
+def test_parts_are_near_their_frame_however_much_before_it_is_gone(
+    box: Outbox, connection: sqlite3.Connection
+) -> None:
+    """A forwarder knows by that what it has to send alone."""
+    box.add(connection, [frame(1), frame(1), frame(1), frame(4)])
+    *gone, last = read(box, connection, "cloud", 1 << 20)
+    for name in ("cloud", "lake"):
+        box.delivered(connection, name, [each.id for each in gone])
+    box.settle(connection, "cloud", Settlement(split=((last.id, (frame(2), frame(2))),)))
+    parts = read(box, connection, "cloud", 1 << 20)
+    assert [p.items for p in parts] == [2, 2]
+    assert all(last.id - ID_STEP < p.id < last.id for p in parts)
+
+
 def test_without_room_parts_go_to_the_end(box: Outbox, connection: sqlite3.Connection) -> None:
     box.add(connection, [frame(4), frame(5)])
     connection.execute("UPDATE outbox_body SET id = id / ?", (ID_STEP,))
