@@ -46,20 +46,22 @@ TAINT_GAMMA: Final = 0.3
 MISSING_FACTORS: Final = (2.0, 4.0, 12.0, 36.0)
 UNUSUAL_FACTORS: Final = (2.0, 4.0, 12.0, 36.0, 128.0, 512.0)
 CLASS_TILTS: Final = (0.1, 0.3, 1.0)
+# A rare class can become many times as frequent, but loses little by vanishing.
+CLASS_RISES: Final = (2.0, 3.5)
 # Classes that have bets of their own; changes of the others are found by the adaptive bets.
-CLASS_BETS_MAX: Final = 11
+CLASS_BETS_MAX: Final = 7
 BETS: Final = 72
 # The tail shares beside which the smooth adaptive bets learn location and spread.
 SMOOTH_TAIL: Final = 0.01
 
 # What the fixed bets of each family weigh together, and what is left to the adaptive ones. Any
 # weights keep the budget. Faults of a few events have large shares, because their bets are few.
-TILTS_WEIGHT: Final = 0.3
-TAILS_WEIGHT: Final = 0.06
-TAINTS_WEIGHT: Final = 0.12
+TILTS_WEIGHT: Final = 0.26
+TAILS_WEIGHT: Final = 0.04
+TAINTS_WEIGHT: Final = 0.18
 MISSING_WEIGHT: Final = 0.06
 UNUSUAL_WEIGHT: Final = 0.12
-CLASSES_WEIGHT: Final = 0.54
+CLASSES_WEIGHT: Final = 0.36
 FIXED_WEIGHT: Final = 0.66
 
 
@@ -145,9 +147,22 @@ def class_bets() -> Bets:
             for sign, word in ((1, "more"), (-1, "less")):
                 rows.append(np.where(np.arange(PLACES) == place, np.exp(sign * theta), 1.0))
                 names.append(f"{word} {{{place}}} {theta:g}")
+        for theta in CLASS_RISES:
+            rows.append(np.where(np.arange(PLACES) == place, np.exp(theta), 1.0))
+            names.append(f"more {{{place}}} {theta:g}")
+    for factor in MISSING_FACTORS:
+        rows.append(np.where(np.arange(PLACES) == MISSING_PLACE, factor, 1.0))
+        names.append(f"missing x{factor:g}")
+    for factor in UNUSUAL_FACTORS:
+        rows.append(np.where(np.arange(PLACES) == ODD_PLACE, factor, 1.0))
+        names.append(f"unseen classes x{factor:g}")
     _add_unusual(rows, names)
-    classes = 2 * CLASS_BETS_MAX * len(CLASS_TILTS)
-    families = ((classes, CLASSES_WEIGHT), (len(UNUSUAL_FACTORS), UNUSUAL_WEIGHT))
+    families = (
+        (CLASS_BETS_MAX * (2 * len(CLASS_TILTS) + len(CLASS_RISES)), CLASSES_WEIGHT),
+        (len(MISSING_FACTORS), MISSING_WEIGHT),
+        (len(UNUSUAL_FACTORS), UNUSUAL_WEIGHT),
+        (len(UNUSUAL_FACTORS), UNUSUAL_WEIGHT),
+    )
     return _bets(rows, names, families)
 
 

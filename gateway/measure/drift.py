@@ -51,7 +51,7 @@ ADAPTIVE: Final = 2 * HALF_LIVES
 PRIOR_EVENTS: Final = 200.0
 COMPONENTS: Final = BETS + ADAPTIVE
 INDEX_WINDOW: Final = 1  # the EWMA that is shown is the one with a half-life of 32 ticks
-CHUNK_STREAMS: Final = 512
+CHUNK_STREAMS: Final = 384
 # A smooth bet never expects a bin to lose more than this share of its reference.
 SMOOTH_FACTOR_MIN: Final = 0.1
 AGE_MAX: Final = (1 << 16) - 1
@@ -301,13 +301,16 @@ class Bank:
         # A bet on nothing has the value 1 for ever: M would grow by 1 a tick and alarm for certain
         # after A ticks of peace. So it starts nothing, and what it has won before fades.
         adaptive -= np.where(is_bet, 0.0, np.log(2) / np.tile(HALF_LIVES_TICKS, 2))
-        values = np.concatenate((fixed, adaptive), axis=1)
-        starts = np.concatenate((np.ones(fixed.shape, dtype=np.bool_), is_bet), axis=1)
         before: Float64 = self.log_m[rows].astype(np.float64)
-        after = accumulate(values, before, starts)
-        is_cusum: Bool = self._is_cusum[rows]
-        if is_cusum.any():
-            after[is_cusum] = accumulate_cusum(values[is_cusum], before[is_cusum], starts[is_cusum])
+        after = np.empty_like(before)
+        after[:, :BETS] = accumulate(fixed, before[:, :BETS])
+        after[:, BETS:] = accumulate(adaptive, before[:, BETS:], is_bet)
+        other = np.flatnonzero(self._is_cusum[rows])
+        if len(other):
+            after[other, :BETS] = accumulate_cusum(fixed[other], before[other, :BETS])
+            after[other, BETS:] = accumulate_cusum(
+                adaptive[other], before[other, BETS:], is_bet[other]
+            )
         return after
 
     @property
