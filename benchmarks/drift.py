@@ -64,18 +64,18 @@ USUAL: Final = Size(
     budget_s=1.0,
 )
 MIDDLE: Final = Size(
-    null_streams=1_000,
-    null_ticks=3_000,
-    null_a=500,
+    null_streams=500,
+    null_ticks=1_000,
+    null_a=200,
     reference_max=1_000_000_000,
     run_lengths=(100, 400, 1_000, 5_000),
-    null_draws=250,
-    repeats=100,
-    cap=1_500,
+    null_draws=150,
+    repeats=60,
+    cap=1_000,
     wanted=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5),
-    tick_events=(5, 50, 1_000),
+    tick_events=(50,),
     event_run_length=20_000,
-    event_repeats=20,
+    event_repeats=10,
     budget_s=2.0,
 )
 WHOLE: Final = Size(

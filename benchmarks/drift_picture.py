@@ -23,6 +23,8 @@ CHANGED_TICKS: Final = 40
 PSI: Final = 0.05
 INK: Final = "#1b1b1b"
 ACCENT: Final = "#0b62a4"
+CHANGED: Final = "#b85c00"
+GREY: Final = "#5f6b73"
 OTHERS: Final = ("#b85c00", "#d98e2b", "#e8c27a", "#5f6b73", "#8b98a1", "#b9c3ca")
 
 
@@ -83,6 +85,10 @@ def _delays(axes: Any, figures: Mapping[str, Any]) -> None:
     axes.set_xlabel("false alarms of one signal in 30 days of 10 s ticks (measured)")
     axes.set_ylabel("events to the alarm, geometric mean over the change bank")
     axes.set_title("Delay against false alarms, 50 events a tick", loc="left")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter("{x:,.0f}")
+    axes.tick_params(which="minor", labelsize=7)
     axes.grid(alpha=0.25, which="both", linewidth=0.5)
     axes.legend(frameon=False, fontsize=9)
 
@@ -92,19 +98,16 @@ def _evidence(axes: Any) -> None:
     ticks = np.arange(1, len(log_m) + 1)
     axes.plot(ticks, log_m, color=ACCENT, linewidth=1.8, label="log evidence")
     axes.axhline(bound, color=INK, linewidth=1, linestyle="--")
-    axes.text(1, bound + 0.15, "log A: one false alarm in 30 days", fontsize=9)
-    axes.axvline(QUIET_TICKS, color="#b85c00", linewidth=1.2)
-    axes.text(QUIET_TICKS - 1, -2.2, "change", ha="right", color="#b85c00", fontsize=9)
-    axes.axvline(onset, color="#5f6b73", linewidth=1.2, linestyle=":")
-    axes.text(onset + 1, -3.0, f"onset estimate {onset - QUIET_TICKS:+.0f}", fontsize=9)
+    axes.text(1, bound + 0.2, "log A: one false alarm in 30 days", fontsize=9)
+    axes.axvline(QUIET_TICKS, color=CHANGED, linewidth=1.2)
+    axes.text(QUIET_TICKS - 2, -2.0, "change", ha="right", color=CHANGED, fontsize=9)
+    axes.axvline(onset, color=GREY, linewidth=1.4, linestyle=":")
+    told = f"onset estimate, {onset - QUIET_TICKS:+.0f} ticks"
+    axes.text(QUIET_TICKS - 2, -3.2, told, ha="right", color=GREY, fontsize=9)
     axes.plot([alarm], [log_m[-1]], marker="o", color=INK, markersize=6)
-    axes.text(
-        alarm - 1.5,
-        log_m[-1],
-        f"alarm {alarm - QUIET_TICKS:.0f} ticks later",
-        ha="right",
-        fontsize=9,
-    )
+    told = f"alarm after {alarm - QUIET_TICKS:.0f} ticks"
+    axes.text(alarm + 2, log_m[-1] + 0.2, told, fontsize=9)
+    axes.set_xlim(0, QUIET_TICKS + CHANGED_TICKS)
     axes.set_ylim(-4, bound + 2.5)
     axes.set_xlabel("tick of 50 events")
     axes.set_ylabel("log evidence, nats")

@@ -215,12 +215,14 @@ def _places(grid: Grid, group: Int16, counts: Int64) -> Int64:
     bins = int(group.max()) + 1
     places = np.full(bins, UNUSUAL, dtype=np.int64)
     weight = np.bincount(group, weights=counts, minlength=bins)
-    if grid.kind is GridKind.CLASSES:
-        places[1 + np.argsort(-weight[1:], kind="stable")] = 1 + np.arange(bins - 1)
-        return places
     for special_bin, place in ((grid.missing, MISSING_PLACE), (grid.odd, ODD_PLACE)):
         if group[special_bin] != UNUSUAL:
             places[group[special_bin]] = place
+    if grid.kind is GridKind.CLASSES:
+        classes = 1 + np.flatnonzero(places[1:] == UNUSUAL)
+        often = classes[np.argsort(-weight[classes], kind="stable")]
+        places[often] = 1 + np.arange(len(often))
+        return places
     values = counts[: grid.bins]
     cells = np.zeros(grid.width)
     cells[: grid.bins] = _cells(values, int(values.sum()))

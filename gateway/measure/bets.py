@@ -15,6 +15,7 @@ before the event. Source: drift.md sections 3 to 3.3.
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -45,13 +46,38 @@ TAINT_GAMMA: Final = 0.3
 MISSING_FACTORS: Final = (2.0, 4.0, 12.0, 36.0)
 UNUSUAL_FACTORS: Final = (2.0, 4.0, 12.0, 36.0, 128.0, 512.0)
 CLASS_TILTS: Final = (0.1, 0.3, 1.0)
+# A rare class can become many times as frequent, but loses little by vanishing.
+CLASS_RISES: Final = (2.0, 3.5)
 # Classes that have bets of their own; changes of the others are found by the adaptive bets.
-CLASS_BETS_MAX: Final = 11
+CLASS_BETS_MAX: Final = 7
 BETS: Final = 72
 # The tail shares beside which the smooth adaptive bets learn location and spread.
 SMOOTH_TAIL: Final = 0.01
 
-Names = tuple[str, ...]
+# What the fixed bets of each family weigh together, and what is left to the adaptive ones. Any
+# weights keep the budget. Faults of a few events have large shares, because their bets are few.
+TILTS_WEIGHT: Final = 0.26
+TAILS_WEIGHT: Final = 0.04
+TAINTS_WEIGHT: Final = 0.18
+MISSING_WEIGHT: Final = 0.06
+UNUSUAL_WEIGHT: Final = 0.12
+CLASSES_WEIGHT: Final = 0.36
+FIXED_WEIGHT: Final = 0.66
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bets:
+    """Fixed bets. Shape: log_factors (BETS, PLACES), weights (BETS,), which add up to 1."""
+
+    log_factors: Float64
+    names: tuple[str, ...]
+    weights: Float64
+
+    @property
+    def factors(self) -> Float64:
+        """Return what an event at each place multiplies each bet's value by, before its fee."""
+        factors: Float64 = np.exp(self.log_factors)
+        return factors
 
 
 def fees(bets: Float64, shares: Float64, delta: Float64) -> Float64:
@@ -70,19 +96,16 @@ def fees(bets: Float64, shares: Float64, delta: Float64) -> Float64:
     return np.where(most > least, paid, np.inf)
 
 
-def bets_of(baseline: Baseline) -> tuple[Float64, Names]:
-    """Return the bets of a baseline and what each is for. Shape: (BETS, PLACES)."""
+def name_of(baseline: Baseline, bet: int) -> str:
+    """Say what a fixed bet on a stream with this baseline is for."""
     if baseline.is_ordered:
-        return ordered_bets()
-    table, names = class_bets()
-    described = [
-        name.format(*(baseline.describe_place(place) for place in range(PLACES))) for name in names
-    ]
-    return table, tuple(described)
+        return ordered_bets().names[bet]
+    places = (baseline.describe_place(place) for place in range(PLACES))
+    return class_bets().names[bet].format(*places)
 
 
 @functools.cache
-def ordered_bets() -> tuple[Float64, Names]:
+def ordered_bets() -> Bets:
     """Return the bets on signals whose bins have an order: tilts, tails, taints, the unusual."""
     rows: list[Float64] = []
     names: list[str] = []
@@ -104,11 +127,18 @@ def ordered_bets() -> tuple[Float64, Names]:
         rows.append(np.where(gone, factor, 1.0))
         names.append(f"missing or invalid x{factor:g}")
     _add_unusual(rows, names)
-    return np.array(rows), tuple(names)
+    families = (
+        (5 * 2 * len(TILTS), TILTS_WEIGHT),
+        (2 * len(TAILS) * len(TAIL_FACTORS), TAILS_WEIGHT),
+        (2 * len(TAINTS), TAINTS_WEIGHT),
+        (len(MISSING_FACTORS), MISSING_WEIGHT),
+        (len(UNUSUAL_FACTORS), UNUSUAL_WEIGHT),
+    )
+    return _bets(rows, names, families)
 
 
 @functools.cache
-def class_bets() -> tuple[Float64, Names]:
+def class_bets() -> Bets:
     """Return the bets on classes; names hold {place} where the class is to be named."""
     rows: list[Float64] = []
     names: list[str] = []
@@ -117,8 +147,23 @@ def class_bets() -> tuple[Float64, Names]:
             for sign, word in ((1, "more"), (-1, "less")):
                 rows.append(np.where(np.arange(PLACES) == place, np.exp(sign * theta), 1.0))
                 names.append(f"{word} {{{place}}} {theta:g}")
+        for theta in CLASS_RISES:
+            rows.append(np.where(np.arange(PLACES) == place, np.exp(theta), 1.0))
+            names.append(f"more {{{place}}} {theta:g}")
+    for factor in MISSING_FACTORS:
+        rows.append(np.where(np.arange(PLACES) == MISSING_PLACE, factor, 1.0))
+        names.append(f"missing x{factor:g}")
+    for factor in UNUSUAL_FACTORS:
+        rows.append(np.where(np.arange(PLACES) == ODD_PLACE, factor, 1.0))
+        names.append(f"unseen classes x{factor:g}")
     _add_unusual(rows, names)
-    return np.array(rows), tuple(names)
+    families = (
+        (CLASS_BETS_MAX * (2 * len(CLASS_TILTS) + len(CLASS_RISES)), CLASSES_WEIGHT),
+        (len(MISSING_FACTORS), MISSING_WEIGHT),
+        (len(UNUSUAL_FACTORS), UNUSUAL_WEIGHT),
+        (len(UNUSUAL_FACTORS), UNUSUAL_WEIGHT),
+    )
+    return _bets(rows, names, families)
 
 
 @functools.cache
@@ -145,6 +190,15 @@ def smoothing() -> Float64:
     scaled = np.where(ordered, basis.T / np.where(ordered, root, 1.0), 0.0)[1:]
     matrix: Float64 = scaled.T @ scaled
     return matrix
+
+
+def _bets(rows: list[Float64], names: list[str], families: tuple[tuple[int, float], ...]) -> Bets:
+    weights = np.concatenate([np.full(count, weight / count) for count, weight in families])
+    return Bets(
+        log_factors=np.log(np.array(rows)),
+        names=tuple(names),
+        weights=weights / weights.sum(),
+    )
 
 
 def _cells() -> Float64:

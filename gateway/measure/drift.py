@@ -11,7 +11,7 @@ adding up to 1. It may grow by less: an adaptive bet that has learned nothing st
 alarm sets M >= A back to 0. With N alarms so far, M + A N therefore grows by at most 1 a tick in
 the mean, and A E[N] <= E[M + A N] <= T. A tick without events is never stepped on: there L would be
 1 and M would grow by 1 for nothing. CUSUM, M becomes L max(1, M), is never above, so that the same
-holds for it. What is stored of M is rounded down.
+holds for it. What is stored of M is rounded down, fees up.
 
 Outside the proof: dividing log L by phi >= 1 keeps (1) under independence (Jensen); where events
 depend on one another beyond the ball, phi is calibration. The reference itself is estimated, which
@@ -30,7 +30,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.measure.baseline import COARSE_BINS_MAX, PLACES, SPARE, Baseline
-from gateway.measure.bets import BETS, Names, bets_of, class_bets, fees, ordered_bets, smoothing
+from gateway.measure.bets import (
+    BETS,
+    FIXED_WEIGHT,
+    Bets,
+    class_bets,
+    fees,
+    name_of,
+    ordered_bets,
+    smoothing,
+)
 from gateway.measure.recent import BLOCKS, Recent
 from gateway.measure.state import Array, Int64, State, grown
 from gateway.tables import Bool, Float64
@@ -42,7 +51,7 @@ ADAPTIVE: Final = 2 * HALF_LIVES
 PRIOR_EVENTS: Final = 200.0
 COMPONENTS: Final = BETS + ADAPTIVE
 INDEX_WINDOW: Final = 1  # the EWMA that is shown is the one with a half-life of 32 ticks
-CHUNK_STREAMS: Final = 512
+CHUNK_STREAMS: Final = 384
 # A smooth bet never expects a bin to lose more than this share of its reference.
 SMOOTH_FACTOR_MIN: Final = 0.1
 AGE_MAX: Final = (1 << 16) - 1
@@ -160,7 +169,7 @@ class Bank:
         self.ticks = np.zeros(0, dtype=np.int64)
         self.evidence = np.zeros(0)
         # What follows is computed from baselines and is not part of the state.
-        self._fees = np.zeros((0, BETS))
+        self._fees: Float32 = np.zeros((0, BETS), dtype=np.float32)
         self._log_weight = np.full((0, 3), -np.inf)
         self._is_ordered = np.zeros(0, dtype=np.bool_)
         self._is_cusum = np.zeros(0, dtype=np.bool_)
@@ -171,7 +180,7 @@ class Bank:
         self.delta = np.zeros(0)
         self.phi = np.ones(0)
         self.log_bound = np.full(0, np.inf)
-        self._names: list[Names] = []
+        self._baselines: list[Baseline | None] = []
 
     def reserve(self, rows: int) -> None:
         """Make room for streams 0 … rows - 1."""
@@ -179,7 +188,7 @@ class Bank:
             return
         for name in (*_STATE_FIELDS, *_ARMED_FIELDS):
             setattr(self, name, grown(getattr(self, name), rows, _FILL.get(name, 0)))
-        self._names += [()] * (len(self.ticks) - len(self._names))
+        self._baselines += [None] * (len(self.ticks) - len(self._baselines))
 
     def arm(
         self,
@@ -198,12 +207,7 @@ class Bank:
         self._is_cusum[row] = accumulator is Accumulator.CUSUM
         self.phi[row] = baseline.phi
         self.log_bound[row] = log_bound
-        adaptive = [
-            f"recent {what} change, {half_life:g} ticks"
-            for what in ("single", "smooth")
-            for half_life in HALF_LIVES_TICKS
-        ]
-        self._names[row] = bets_of(baseline)[1] + tuple(adaptive)
+        self._baselines[row] = baseline
         delta = np.array([baseline.delta(tolerance)])
         self.refer(np.array([row]), baseline.shares[None, :], delta)
 
@@ -218,15 +222,16 @@ class Bank:
         placed = np.take_along_axis(padded, self._bin_at[rows].astype(np.intp), axis=1)
         self._shares[rows] = placed
         self.delta[rows] = delta
-        for is_ordered, (bets, _) in ((True, ordered_bets()), (False, class_bets())):
+        for is_ordered, bets in ((True, ordered_bets()), (False, class_bets())):
             mine = self._is_ordered[rows] == is_ordered
-            self._fees[rows[mine]] = fees(bets, placed[mine], delta[mine])
-        useful = np.isfinite(self._fees[rows]).sum(axis=1)
-        # Half the weight on the fixed bets, a quarter each on the two kinds that learn.
-        smooth = np.where(self._is_ordered[rows], np.log(0.25 / HALF_LIVES), -np.inf)
-        single = np.where(self._is_ordered[rows], 0.25, 0.5) / HALF_LIVES
-        weights = (np.log(0.5 / np.maximum(useful, 1)), np.log(single), smooth)
-        self._log_weight[rows] = np.stack(weights, axis=1)
+            paid = fees(bets.factors, placed[mine], delta[mine])
+            self._fees[rows[mine]] = -rounded_down(-paid)
+            # The weight of bets that cannot win goes to the others.
+            useful = np.where(np.isfinite(paid), bets.weights, 0.0).sum(axis=1)
+            each = (1 - FIXED_WEIGHT) / ADAPTIVE if is_ordered else (1 - FIXED_WEIGHT) / HALF_LIVES
+            self._log_weight[rows[mine], 0] = np.log(FIXED_WEIGHT / np.maximum(useful, LEAST))
+            self._log_weight[rows[mine], 1] = np.log(each)
+            self._log_weight[rows[mine], 2] = np.log(each) if is_ordered else -np.inf
 
     def clear(self, row: int, now_ns: int) -> None:
         """Forget all evidence of a stream, as at the start."""
@@ -242,18 +247,17 @@ class Bank:
         alarms: list[Alarm] = []
         for is_ordered in (True, False):
             mine = np.flatnonzero(self._is_ordered[rows] == is_ordered)
-            bets = ordered_bets()[0] if is_ordered else class_bets()[0]
-            log_bets = np.log(bets).T.copy()
+            bets = ordered_bets() if is_ordered else class_bets()
             for first in range(0, len(mine), CHUNK_STREAMS):
                 part = mine[first : first + CHUNK_STREAMS]
-                alarms += self._step(rows[part], counts[part], end_ns[part], log_bets)
+                alarms += self._step(rows[part], counts[part], end_ns[part], bets)
         return sorted(alarms, key=lambda alarm: alarm.row)
 
-    def _step(self, rows: Int64, counts: Int64, end_ns: Int64, log_bets: Float64) -> list[Alarm]:
+    def _step(self, rows: Int64, counts: Int64, end_ns: Int64, bets: Bets) -> list[Alarm]:
         placed = np.take_along_axis(counts, self._bin_at[rows].astype(np.intp), axis=1)
         seen, phi = placed.astype(np.float64), self.phi[rows]
-        log_m = self._accumulated(rows, seen, log_bets)
-        mixed, parts = mixture(log_m, self._log_weight[rows])
+        log_m = self._accumulated(rows, seen, bets)
+        mixed, parts = mixture(log_m, self._log_weight[rows], bets.weights)
         age = np.minimum(self.age[rows], np.uint16(AGE_MAX - 1)) + np.uint16(1)
         age *= log_m > 0
         # Only now may this tick become part of what the adaptive bets know.
@@ -273,7 +277,7 @@ class Bank:
                 Alarm(
                     row=row,
                     log_evidence=float(mixed[k]),
-                    bet=self._names[row][dominant],
+                    bet=_name(self._baselines[row], dominant),
                     onset_ns=self._window.time_ns(row, int(age[k, dominant])),
                     end_ns=int(end_ns[k]),
                 )
@@ -284,11 +288,11 @@ class Bank:
         self.age[rows] = age
         return alarms
 
-    def _accumulated(self, rows: Int64, seen: Float64, log_bets: Float64) -> Float64:
+    def _accumulated(self, rows: Int64, seen: Float64, bets: Bets) -> Float64:
         """Return log M of every bet after a tick."""
         shares, delta, phi = self._shares[rows], self.delta[rows], self.phi[rows]
         events = seen.sum(axis=1)[:, None]
-        fixed = (seen @ log_bets - events * self._fees[rows]) / phi[:, None]
+        fixed = (seen @ bets.log_factors.T - events * self._fees[rows]) / phi[:, None]
         near, single = shares.astype(np.float32), seen.astype(np.float32)
         change = expected_change(self.ewma[rows], near)
         learned = np.concatenate((plug_in(change, near), smooth_plug_in(change, near)), axis=1)
@@ -297,13 +301,16 @@ class Bank:
         # A bet on nothing has the value 1 for ever: M would grow by 1 a tick and alarm for certain
         # after A ticks of peace. So it starts nothing, and what it has won before fades.
         adaptive -= np.where(is_bet, 0.0, np.log(2) / np.tile(HALF_LIVES_TICKS, 2))
-        values = np.concatenate((fixed, adaptive), axis=1)
-        starts = np.concatenate((np.ones(fixed.shape, dtype=np.bool_), is_bet), axis=1)
         before: Float64 = self.log_m[rows].astype(np.float64)
-        after = accumulate(values, before, starts)
-        is_cusum: Bool = self._is_cusum[rows]
-        if is_cusum.any():
-            after[is_cusum] = accumulate_cusum(values[is_cusum], before[is_cusum], starts[is_cusum])
+        after = np.empty_like(before)
+        after[:, :BETS] = accumulate(fixed, before[:, :BETS])
+        after[:, BETS:] = accumulate(adaptive, before[:, BETS:], is_bet)
+        other = np.flatnonzero(self._is_cusum[rows])
+        if len(other):
+            after[other, :BETS] = accumulate_cusum(fixed[other], before[other, :BETS])
+            after[other, BETS:] = accumulate_cusum(
+                adaptive[other], before[other, BETS:], is_bet[other]
+            )
         return after
 
     @property
@@ -336,9 +343,23 @@ class Bank:
             getattr(self, name)[rows] = state[name]
 
 
-def mixture(log_m: Float64, log_weight: Float64) -> tuple[Float64, Float64]:
-    """Return the log of the weighted sum of M, and of its parts. Shape: (rows,), as log_m."""
+def _name(baseline: Baseline | None, bet: int) -> str:
+    """Say what a bet of an armed stream is for."""
+    assert baseline is not None
+    if bet < BETS:
+        return name_of(baseline, bet)
+    what = "single" if bet < BETS + HALF_LIVES else "smooth"
+    return f"recent {what} change, {HALF_LIVES_TICKS[(bet - BETS) % HALF_LIVES]:g} ticks"
+
+
+def mixture(log_m: Float64, log_weight: Float64, weights: Float64) -> tuple[Float64, Float64]:
+    """Return the log of the weighted sum of M, and of its parts. Shape: (rows,), as log_m.
+
+    `weights` are those of the fixed bets among themselves, `log_weight` (rows, 3) those of the
+    three kinds: all fixed bets, and each bet that learns bin by bin or smoothly.
+    """
     parts = log_m.copy()
+    parts[:, :BETS] += np.log(weights)
     kinds = (slice(0, BETS), slice(BETS, BETS + HALF_LIVES), slice(BETS + HALF_LIVES, COMPONENTS))
     for kind, columns in enumerate(kinds):
         parts[:, columns] += log_weight[:, kind, None]

@@ -9,6 +9,8 @@ from gateway.measure.baseline import (
     COARSE_BINS_MAX,
     CUTS,
     EVENTS_PER_BIN_MIN,
+    MISSING_PLACE,
+    ODD_PLACE,
     SPARE,
     UNUSUAL,
     Baseline,
@@ -73,12 +75,11 @@ def test_rare_classes_are_pooled() -> None:
     assert baseline.group.tolist() == [1, 2, 3, UNUSUAL, UNUSUAL, UNUSUAL]
     assert baseline.describe(1) == "ok"
     assert not baseline.is_ordered
-    assert [baseline.describe_place(place) for place in (1, 2, 3, 4)] == [
-        "ok",
-        "cracked",
-        "wet",
-        "",
-    ]
+    held = [baseline.describe_place(place) for place in (1, 2, 3, 4)]
+    assert held == ["ok", "cracked", "wet", ""]
+    seen = freeze(CLASSES, np.array([900, 95, 3_000, 5, 300, 40]), [counts])
+    held = [seen.describe_place(place) for place in (1, 2, 3, MISSING_PLACE, ODD_PLACE)]
+    assert held == ["wet", "ok", "cracked", "missing", "unseen class"]
 
 
 @pytest.mark.parametrize("levels", [0, 2, 3, 16, 255])

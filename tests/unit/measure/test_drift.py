@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.measure.baseline import COARSE_BINS_MAX, PLACES, Baseline, freeze
-from gateway.measure.bets import BETS, bets_of, class_bets, fees, ordered_bets
+from gateway.measure.bets import BETS, class_bets, fees, name_of, ordered_bets
 from gateway.measure.collect import alarms_by_itself
 from gateway.measure.drift import (
     COMPONENTS,
@@ -96,7 +96,7 @@ def test_no_bet_gains_under_any_law_of_the_ball(seed: int) -> None:
         shares = np.zeros(PLACES)
         shares[baseline.places] = baseline.shares
         delta = np.array([0.2])
-        bets = bets_of(baseline)[0]
+        bets = (ordered_bets() if baseline.is_ordered else class_bets()).factors
         paid = fees(bets, shares[None], delta)[0]
         useful = np.isfinite(paid)
         factors = bets[useful] * np.exp(-paid[useful])[:, None]
@@ -297,12 +297,14 @@ def test_the_ewma_window_knows_its_effective_size() -> None:
 
 
 def test_bets_fit_the_table_and_have_names() -> None:
-    for (bets, names), baseline in ((ordered_bets(), learned()), (class_bets(), learned_classes())):
-        assert bets.shape == (BETS, PLACES)
-        assert (bets > 0).all()
-        assert len(set(names)) == len(names) == BETS
-        assert len(bets_of(baseline)[1]) == BETS
-    assert "more ok 0.3" in bets_of(learned_classes())[1]
+    for bets in (ordered_bets(), class_bets()):
+        assert bets.log_factors.shape == (BETS, PLACES)
+        assert np.isfinite(bets.log_factors).all()
+        assert len(set(bets.names)) == len(bets.names) == len(bets.weights) == BETS
+        assert bets.weights.sum() == pytest.approx(1)
+        assert (bets.weights > 0).all()
+    assert "more ok 0.3" in [name_of(learned_classes(), bet) for bet in range(BETS)]
+    assert name_of(learned(), BETS - 1) == "unusual values x512"
 
 
 def test_weights_add_up_to_one_whatever_bets_are_of_use() -> None:
@@ -312,7 +314,9 @@ def test_weights_add_up_to_one_whatever_bets_are_of_use() -> None:
         run(bank, baseline, [baseline.counts], 1)
         bank.log_m[0] = np.where(np.isfinite(bank.log_m[0]), 0.0, -np.inf)
         log_m = bank.log_m[0].astype(np.float64)
-        assert mixture(log_m[None], bank._log_weight[:1])[0][0] == pytest.approx(0, abs=1e-12)
+        weights = (ordered_bets() if baseline.is_ordered else class_bets()).weights
+        found, _ = mixture(log_m[None], bank._log_weight[:1], weights)
+        assert found[0] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_stream_costs_little_memory() -> None:
@@ -320,6 +324,9 @@ def test_a_stream_costs_little_memory() -> None:
     state = bank.state(np.zeros(1, dtype=np.int64))
     assert len(state["log_m"][0]) == COMPONENTS
     assert sum(array.nbytes for array in state.values()) <= 1_536
+    # And 10,000 streams with what is computed from their baselines in 20 MB.
+    held = [each for each in vars(bank).values() if isinstance(each, np.ndarray)]
+    assert sum(array.nbytes // len(array) for array in held) <= 2_000
 
 
 def test_a_reference_of_the_hour_is_judged_against() -> None:
