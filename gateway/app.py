@@ -136,6 +136,8 @@ class Gateway:
                 senders = [tasks.create_task(each.run()) for each in self._forwarders]
                 senders.append(tasks.create_task(self._alerts.run()))
                 try:
+                    await self._declarations.announce(time.time_ns())
+                    self._rooms.core.follow(lambda: self._commit.oldest_ns)
                     async with AsyncExitStack() as listening:
                         addresses = await self._listen(listening)
                         incidents = self._intake.incidents
@@ -185,13 +187,13 @@ class Gateway:
             queued_rows=lambda: rooms.core.queued_rows,
             journal_bytes_max=config.journal.bytes_max,
         )
-        rooms.core.follow(lambda: self._commit.oldest_ns)
         self._intake = intake = Intake(
             submit=self._commit.submit,
             now_ns=time.time_ns,
             admission=self._admission,
             gate=self._gate,
         )
+        self._declarations = Declarations(rooms, intake)
         self._reloads = Reloads(
             rooms,
             config,
@@ -245,7 +247,7 @@ class Gateway:
                     in_storage=self._in_storage,
                     letters=Letters(self._rooms, self._in_storage, self._wake_forwarders),
                     forward_status=lambda: [each.status for each in self._forwarders],
-                    declarations=Declarations(self._rooms, self._intake),
+                    declarations=self._declarations,
                     dives=Dives(self._rooms, self._retriever),
                     dive_counts=self._retriever.counts,
                 ),

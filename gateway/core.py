@@ -128,7 +128,7 @@ class Core:
         self._failed: Job | None = None
         self._next_store_s = 0.0
         self._abandoned = threading.Event()
-        self._oldest_ns: Callable[[], int | None] = lambda: None
+        self._oldest_ns: Callable[[], int | None] | None = None
         self.storage_error = ""
 
     # --- recovery, before the thread starts ---------------------------------------------------
@@ -201,7 +201,8 @@ class Core:
     def follow(self, oldest_ns: Callable[[], int | None]) -> None:
         """Ask this for the arrival of the oldest request that is acknowledged next, before idling.
 
-        A replay meets that request first, however long its group takes to become durable.
+        A replay meets that request first, however long its group takes to become durable. Until
+        this is called no idle time passes.
         """
         self._oldest_ns = oldest_ns
 
@@ -260,6 +261,9 @@ class Core:
 
     def _idle(self) -> None:
         """Do what time alone makes due, but nothing that a group under way comes before."""
+        if self._oldest_ns is None:
+            self._store_if_due()
+            return
         # In this order: what was handed over since is in the queue, what was not is the oldest.
         now_ns, oldest_ns = time.time_ns(), self._oldest_ns()
         if self.is_behind():

@@ -4,15 +4,19 @@ Law: a declaration goes through the same account, group commit and journal as a 
 under an identity that no device can have; a success means that it is durable.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
 from gateway.api import declared as api
 from gateway.batch import API_IDENTITY, Signal, Transport
-from gateway.errors import InvalidQueryError
+from gateway.errors import InvalidQueryError, WeirError
 from gateway.measure.rolloutviews import RolloutView, rollouts_view
+from gateway.otlp.events import start_notice
 from gateway.receive.intake import Intake
 from gateway.rooms import Rooms
+
+log = logging.getLogger(__name__)
 
 
 class Declarations:
@@ -49,6 +53,18 @@ class Declarations:
             ),
             refused=refused,
         )
+
+    async def announce(self, now_ns: int) -> None:
+        """Note in the journal that the gateway listens again, if it did not for a while.
+
+        Nobody could be heard meanwhile, which is no silence of theirs.
+        """
+        if not self._rooms.stages.measure.was_away(now_ns):
+            return
+        try:
+            await self.declare(start_notice())
+        except WeirError as error:
+            log.warning("start not noted, devices may seem silent error=%s", error)
 
     async def declare(self, body: bytes) -> None:
         """Take a log request in, and return when it is durable.

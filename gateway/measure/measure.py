@@ -24,7 +24,7 @@ from gateway.batch import (
 from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import views
-from gateway.measure.devices import TIME_NS_MAX
+from gateway.measure.devices import PAUSE_NS, TIME_NS_MAX
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -52,7 +52,7 @@ from gateway.measure.streams import Streams
 from gateway.measure.streamstate import load as load_streams
 from gateway.measure.streamstate import save as save_streams
 from gateway.measure.watch import Watch
-from gateway.otlp import columns
+from gateway.otlp import columns, events
 from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
@@ -103,6 +103,9 @@ class Measure:
 
     def observe(self, batch: Batch) -> Findings:
         """Count a batch and say what is known of each of its rows."""
+        if any(events.is_start_notice(parcel) for parcel in batch.parcels):
+            # Before the time in which nobody could be heard is judged.
+            self.devices.resume(batch.arrival_ns)
         anomalies = self._turn(batch.arrival_ns)
         spans = batch.spans
         end_ns = _clipped(spans["end_ns"])
@@ -164,6 +167,10 @@ class Measure:
         if self.operations.hear(parcel):
             return tuple(self._tell_violations(parcel.arrival_ns))
         return ()
+
+    def was_away(self, now_ns: int) -> bool:
+        """Tell whether nobody has been heard for so long that a start has to be told."""
+        return 0 < self.devices.site_ns <= now_ns - PAUSE_NS
 
     def spent(self, contract_bytes: Int64, now_ns: int) -> None:
         """Count the encoded bytes that leave. Shape: (contracts + 1,), the default last."""

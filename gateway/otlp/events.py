@@ -59,7 +59,9 @@ __all__ = [
     "RolloutStart",
     "Unreadable",
     "Violation",
+    "is_start_notice",
     "read",
+    "start_notice",
     "write",
 ]
 
@@ -266,6 +268,22 @@ _FIELDS: Final[Mapping[str, type[Any]]] = {
 }
 
 
+def start_notice() -> bytes:
+    """Encode a request of logs that says that the gateway listens again; it has no record.
+
+    A pause of the gateway looks like silence of all devices, unless the journal tells it apart.
+    """
+    request = ExportLogsServiceRequest()
+    attribute = request.resource_logs.add().resource.attributes.add(key=_START_KEY)
+    attribute.value.bool_value = True
+    return request.SerializeToString(deterministic=True)
+
+
+def is_start_notice(parcel: Parcel) -> bool:
+    """Tell whether a parcel is the gateway's own notice that it listens again."""
+    return parcel.identity == API_IDENTITY and parcel.body == _START_NOTICE
+
+
 def write(events: Iterable[Event]) -> bytes:
     """Encode a request of logs that `read` reads as these events.
 
@@ -304,6 +322,8 @@ def _put(record: LogRecord, key: str, value: Scalar) -> None:
         into.string_value = value
 
 
+_START_KEY: Final = "edgeai.gateway.start"
+_START_NOTICE: Final = start_notice()
 _NAME_OF: Final[Mapping[type[Any], str]] = {
     RolloutStart: "edgeai.rollout.start",
     RolloutEnd: "edgeai.rollout.end",
