@@ -15,10 +15,10 @@ from typing import Final
 import pytest
 
 from tests.conftest import FUZZ
+from tests.simulation.prepared import Prepared, prepare
 from tests.simulation.schedule import draw, shrink, simulate
-from tests.simulation.world import Prepared, prepare
 
-SCHEDULES: Final = 1_000
+SCHEDULES: Final = 800
 SCHEDULES_FUZZ: Final = 20_000
 # What a run of many schedules has met, or it proves less than it says.
 MET: Final = frozenset(

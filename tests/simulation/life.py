@@ -15,6 +15,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
+from gateway.errors import WeirError
 from tests.laws.journal_disk import CrashError
 
 START_NS: Final = 1_760_000_000 * 10**9
@@ -179,9 +180,7 @@ class Thread(Executor):
         try:
             self._life.step("thread")
             job.value = job.work()
-        except CrashError:
-            raise
-        except Exception as error:  # noqa: BLE001  as an executor does
+        except WeirError as error:  # anything else is a finding
             job.error = error
         job.is_done = True
         for each in job.tell:

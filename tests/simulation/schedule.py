@@ -4,6 +4,7 @@ Law: the same number gives the same schedule, and the same actions under the sam
 same run. So a schedule that fails can be told, repeated, and made shorter.
 """
 
+import asyncio
 import logging
 import random
 from collections import Counter
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.laws.journal_disk import CrashError
+from tests.simulation.doubles import installed
 from tests.simulation.life import VirtualLoop
 from tests.simulation.machine import CODES
-from tests.simulation.world import Prepared, World
+from tests.simulation.prepared import Prepared
+from tests.simulation.world import World
 
 ACTIONS_MAX: Final = 14
 SHRINK_RUNS_MAX: Final = 60
@@ -145,9 +148,11 @@ def simulate(seed: int, actions: Sequence[Action], folder: Path, site: Prepared)
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
-        with world.installed():
-            loop.run_until_complete(_run(world, outcome))
-    except Exception as error:  # noqa: BLE001  whatever it is, it is what was found
+        with installed(world):
+            task = loop.create_task(_run(world, outcome))
+            loop.run_until_complete(asyncio.wait({task}))
+            outcome.error = task.exception()
+    except AssertionError as error:  # the loop itself found that nothing goes on
         outcome.error = error
     finally:
         logger.setLevel(before)

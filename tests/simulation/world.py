@@ -4,147 +4,54 @@ Law: only what touches the machine is a double: disk, database file, Parquet wri
 destination. What joins the rooms is `app.Gateway`, whose listeners are never opened.
 """
 
-import ast
 import asyncio
-import queue
 import random
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
-from unittest.mock import patch
 
-from gateway import core as core_module
-from gateway import rooms as rooms_module
-from gateway.anonymize import Anonymizer
 from gateway.app import Gateway
 from gateway.batch import Batch, Signal, Transport
-from gateway.config import ForwardSection, OtlpSection, SiteConfig
 from gateway.contract.plan import Plan
 from gateway.core import Hooks
-from gateway.decide import Decide
 from gateway.errors import CorruptDataError, RetryableError, WeirError
-from gateway.forward import halve
-from gateway.forward.outbox import Outbox
 from gateway.forward.records import Cause
 from gateway.forward.sender import Forwarder
 from gateway.home import Home
-from gateway.journal import checkpoint as checkpoint_module
-from gateway.journal import log as log_module
-from gateway.journal import segment as segment_module
-from gateway.journal.checkpoint import SCHEMA, Checkpoint, unpack_arrays
 from gateway.journal.cipher import Keys
 from gateway.journal.commit import GroupCommit
-from gateway.journal.log import GroupRecord, Journal
-from gateway.ledger import Balance, Ledger
-from gateway.measure import Measure
-from gateway.measure.settings import ADVANCE_GRACE_NS
+from gateway.journal.log import GroupRecord
+from gateway.ledger import Balance
 from gateway.pipeline import Stages
 from gateway.receive.admission import Admission
 from gateway.receive.intake import Intake
 from gateway.recovery import ATTEMPTS_MAX
-from gateway.rooms import measure_settings, open_rooms
-from gateway.store import store as store_module
-from gateway.tally import Tally
+from gateway.rooms import open_rooms
 from tests.laws.journal_disk import CrashError
 from tests.simulation.life import (
-    START_NS,
-    CoreEvent,
-    CoreQueue,
     Life,
     Thread,
     VirtualLoop,
     YieldError,
 )
-from tests.simulation.machine import Database, Disk, Health, Segments, numbers_in
+from tests.simulation.machine import Database, Disk, Health, numbers_in
 from tests.simulation.model import Model
 from tests.simulation.network import Destination, Line
-from tests.simulation.traffic import Request, Traffic, make_plan
+from tests.simulation.prepared import NAME, STARTED_NS, Prepared, draw_config
+from tests.simulation.traffic import Request, Traffic
 
-NAME: Final = "cloud"
-SITE_KEY: Final = bytes(range(32))
 JOURNAL_KEY: Final = bytes(range(32, 64))
-JOURNAL_BYTES: Final = (4 << 10, 12 << 10, 1 << 20)
-OUTBOX_BYTES: Final = (48 << 10, 64 << 20, 64 << 20)
-SEAL_ROWS: Final = (6, 20, 1000)
-SEAL_AGE_S: Final = (1.0, 20.0, 1000.0)
 # Below this many starts the disk may refuse them; after that it is healed.
 STARTS_MAX: Final = 4
 DRAIN_TURNS_MAX: Final = 2_000
 LEFT_OVERS_MAX: Final = 3
 DRAIN_TURN_S: Final = 5.0
-# The time that the measurements have seen before the schedule.
-STARTED_NS: Final = START_NS - 60_000_000_000
 # Below this the arrivals of a schedule count requests, so that each is there once.
 STAMP_NS: Final = 1_000_000
 
-# Half of the time of a start is the same few states, read again.
-_unpack_once = lru_cache(64)(unpack_arrays)
-
-
-def _unpacked(blob: bytes) -> dict[str, Any]:
-    return {name: array.copy() for name, array in _unpack_once(blob).items()}
-
-
-_literal = lru_cache(1 << 12)(ast.literal_eval)
-
 # How a task may end when its process does.
 _ENDINGS: Final = (CrashError, asyncio.CancelledError)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A site that has run before and was stopped, without a request so far: that is its database.
-
-    A new site judges the objectives of six hours in which it was not there, which takes a second
-    of each hundred schedules.
-    """
-
-    plan: Plan
-    image: bytes
-    measure: Mapping[str, Any]
-    decide: Mapping[str, Any]
-
-
-def prepare(folder: Path) -> Prepared:
-    """Make what all schedules begin with."""
-    plan = make_plan(folder)
-    measure, decide = Measure(plan, measure_settings(SiteConfig())), Decide(plan)
-    measure.advance(STARTED_NS + ADVANCE_GRACE_NS)
-    stages = Stages(measure=measure, decide=decide, anonymize=Anonymizer(plan, "", SITE_KEY))
-    checkpoint = Checkpoint(Path(), sqlite3.connect(":memory:", isolation_level=None))
-    checkpoint.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    checkpoint.connection.executescript(SCHEMA)
-    meta = {"ledger": Ledger({}).state(), "tally": Tally().state()}
-    with checkpoint.transaction() as connection:
-        checkpoint.save(connection, 0, stages.state(), meta)
-    image = checkpoint.connection.serialize()
-    checkpoint.close()
-    return Prepared(plan, image, measure.state(), decide.state())
-
-
-class SimulatedJournal(Journal):
-    """The real journal, which tells the model what it was asked to write and what it has read."""
-
-    world: "World"
-
-    def append(self, record: GroupRecord) -> int:
-        self.world.model.attempt(record)
-        self.world.life.step("append")
-        written = super().append(record)
-        self.world.life.step("appended")
-        return written
-
-    def replay(self, after: int) -> Iterator[GroupRecord]:
-        for record in super().replay(after):
-            self.world.life.step("replay")
-            assert record.sequence not in self.world.replayed
-            self.world.replayed[record.sequence] = record
-            yield record
 
 
 class Site(Gateway):
@@ -227,7 +134,7 @@ class World:
         self.destination = Destination(loop, self.rng)
         self.traffic = Traffic(self.rng)
         self.folder = folder
-        self.config = self._make_config()
+        self.config = draw_config(self.rng, folder / "data")
         self.keys = Keys([JOURNAL_KEY] if self.rng.random() < 0.2 else [])
         self.home = Home(folder / "data")
         for each in (self.home.root, self.home.store, self.home.quarantine):
@@ -250,67 +157,6 @@ class World:
         self.stages_of: Callable[[Plan], Stages] | None = None
         self.model = Model(self._stages, self.plan.slot_keys)
         self.counts: dict[str, int] = {}
-
-    def _make_config(self) -> SiteConfig:
-        config = SiteConfig(
-            data_dir=self.folder / "data",
-            forward=(ForwardSection(name=NAME, otlp=OtlpSection(endpoint="http://127.0.0.1:1")),),
-        )
-        # Below what a site file may say: a schedule is short, and is to meet all of these.
-        rows, age = self.rng.choice(SEAL_ROWS), self.rng.choice(SEAL_AGE_S)
-        store = config.store.model_copy(update={"segment_rows": rows, "segment_age": age})
-        journal = config.journal.model_copy(update={"bytes_max": self.rng.choice(JOURNAL_BYTES)})
-        outbox = config.outbox.model_copy(update={"bytes_max": self.rng.choice(OUTBOX_BYTES)})
-        return config.model_copy(update={"store": store, "journal": journal, "outbox": outbox})
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Put the doubles in the places of what touches the machine."""
-        clock = self.loop.clock
-        journal: Any = type("BoundJournal", (SimulatedJournal,), {"world": self})
-        rooms: dict[str, Any] = {
-            "open_home": lambda _: self.home,
-            "site_key": lambda _: SITE_KEY,
-            "load_keys": lambda *_: self.keys,
-            "limit_threads": lambda: None,
-            "Checkpoint": self.database,
-            "Journal": SimpleNamespace(open=partial(journal.open, files=self.disk)),
-            "Outbox": partial(Outbox, now_ns=clock.time_ns),
-            "ThreadPoolExecutor": lambda *_: Thread(self.loop, self.life, self.delay_s),
-            "time": clock,
-        }
-        secrets = SimpleNamespace(randbits=self.rng.getrandbits, token_bytes=self.rng.randbytes)
-        with ExitStack() as stack:
-            for name, double in rooms.items():
-                stack.enter_context(patch.object(rooms_module, name, double))
-            for module, name, each in (
-                (core_module, "time", clock),
-                (core_module, "queue", SimpleNamespace(SimpleQueue=self._queue, Empty=queue.Empty)),
-                (core_module, "threading", SimpleNamespace(Event=self._event)),
-                (log_module, "secrets", secrets),
-                (segment_module, "secrets", secrets),
-                (store_module, "segment", Segments(self.health, lambda: self.life)),
-                (halve, "SPLIT_BYTES_MIN", 0),
-                (checkpoint_module, "unpack_arrays", _unpacked),
-                (ast, "literal_eval", _literal),  # of the headers of arrays, always the same few
-            ):
-                stack.enter_context(patch.object(module, name, each))
-            try:
-                yield
-            finally:
-                for connection in self.database.connections:
-                    connection.close()
-                for folder in (self.home.root, self.home.store, self.home.quarantine):
-                    for path in folder.iterdir():
-                        if path.is_file():
-                            path.unlink()
-
-    def _queue(self) -> CoreQueue:
-        made = self.core_queue = CoreQueue(self.loop.clock, self.life)
-        return made
-
-    def _event(self) -> CoreEvent:
-        return CoreEvent(self.loop.clock, self.life)
 
     def _stages(self) -> Stages:
         assert self.stages_of is not None
