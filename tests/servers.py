@@ -35,6 +35,7 @@ from tests.process import (
     free_port,
     get,
     get_json,
+    launch,
     wait_until,
 )
 
@@ -204,3 +205,15 @@ def gateway(
     if not running.server.killed:
         code = running.server.stop()
         assert code == 0, f"the gateway ended with {code}\n{running.server.log()}"
+
+
+@contextmanager
+def collector(name: str, directory: Path, *arguments: str) -> Iterator[Server]:
+    """Run a collector's command for a block; it is asked to end at the end."""
+    server = launch(name, [sys.executable, "-m", f"collectors.{name}", *arguments], directory)
+    try:
+        yield server
+    except BaseException:
+        server.kill()
+        raise
+    assert server.stop() == 0, server.log()

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from collectors.host import Host, request_of, sources_of
 from collectors.transport import WireProtocol
 from tests.flow.auth import DEVICE, TOKEN, Credential, make_papers, write_tokens
 from tests.flow.site import scrape, site_file
-from tests.process import ROOT, Server, free_port, launch, wait_until
-from tests.servers import Gateway, start_gateway
+from tests.process import ROOT, free_port, wait_until
+from tests.servers import Gateway, collector, gateway
 
 pytestmark = pytest.mark.flow
 
@@ -42,11 +42,13 @@ class Site:
         self._directory = directory
         self._grpc, self._http = free_port(), free_port()
         self._config = site_file(directory, None)
+        self._lives = ExitStack()
         self.gateway = self.start()
 
     def start(self) -> Gateway:
-        """Start it on what it left behind."""
-        self.gateway = start_gateway(
+        """Start it on what it left behind; the life before is at its end."""
+        self._lives.close()
+        life = gateway(
             self._directory,
             config=self._config,
             overrides=[
@@ -54,7 +56,12 @@ class Site:
                 f"receive.http.listen=127.0.0.1:{self._http}",
             ],
         )
+        self.gateway = self._lives.enter_context(life)
         return self.gateway
+
+    def close(self) -> None:
+        """End it; what it has counted must balance."""
+        self._lives.close()
 
     def access(self, protocol: WireProtocol) -> Access:
         """Point at it."""
@@ -66,22 +73,8 @@ class Site:
 def site_in(directory: Path) -> Iterator[Site]:
     """Run a site for a block."""
     site = Site(directory)
-    try:
+    with closing(site):
         yield site
-    finally:
-        site.gateway.kill()
-
-
-@contextmanager
-def collector(name: str, directory: Path, *arguments: str) -> Iterator[Server]:
-    """Run a collector's command for a block; it is asked to end at the end."""
-    server = launch(name, [sys.executable, "-m", f"collectors.{name}", *arguments], directory)
-    try:
-        yield server
-    except BaseException:
-        server.kill()
-        raise
-    assert server.stop() == 0, server.log()
 
 
 def send_rounds(client: Client, host: Host, rounds: int) -> None:
@@ -195,8 +188,7 @@ def test_tokens_and_certificates(tmp_path: Path, protocol: WireProtocol) -> None
     token.write_text(TOKEN)
     write_tokens(tokens, (TOKEN, 1))
     config = site_file(tmp_path, None, receive={"tls": tls, "tokens_file": str(tokens)})
-    target = start_gateway(tmp_path, config=config)
-    try:
+    with gateway(tmp_path, config=config) as target:
         address = target.otlp_http if protocol is WireProtocol.HTTP else target.otlp_grpc
         nameless = papers.clients[Credential.NAMELESS]
         right = papers.clients[Credential.RIGHT]
@@ -228,5 +220,3 @@ def test_tokens_and_certificates(tmp_path: Path, protocol: WireProtocol) -> None
             wait_until(lambda: client.counts.retries, timeout_s=WAIT_S, what="an attempt")
             assert client.close(0.0).delivered == 0
         assert received(target, "metrics") == sent
-    finally:
-        target.kill()

@@ -11,7 +11,10 @@ import pytest
 
 from tests.house.source import Module, dotted, modules, parse
 
-MAY_CATCH_ALL: Final = frozenset({"gateway.app"})
+# The simulation stands in for an executor and for the process that a failed schedule ends.
+MAY_CATCH_ALL: Final = frozenset(
+    {"gateway.app", "tests.simulation.life", "tests.simulation.schedule"}
+)
 TOO_WIDE: Final = frozenset({"Exception", "BaseException"})
 
 
