@@ -17,13 +17,11 @@ from gateway.api import sources as api
 from gateway.api.declared import Declarations
 from gateway.api.outbox import DeadLetters
 from gateway.batch import AnomalyId, DiveId
-from gateway.config.units import format_duration
 from gateway.deliveries import accounting, destinations, waiting
 from gateway.forward.sender import ForwardStatus
 from gateway.home import FREE_BYTES_MIN
 from gateway.measure import Snapshot
-from gateway.measure.devices import NO_DELAY
-from gateway.measure.snapshot import BaselineState, SeriesView, SloView
+from gateway.measured import measured
 from gateway.otlp.kernel import SOURCE_DIGEST
 from gateway.receive.admission import Counters
 from gateway.rooms import Rooms
@@ -31,8 +29,6 @@ from gateway.store.otlp import to_otlp
 from gateway.store.query import Query, TraceRows
 from gateway.tally import Distribution
 
-# Without an event for this long a device counts as silent; it is the freshness objective.
-SILENT_S: Final = 300.0
 # While no batch comes, a scrape and the console share one snapshot, which takes milliseconds to
 # make; only what time alone changes is as old as this.
 SNAPSHOT_AGE_S: Final = 0.1
@@ -181,6 +177,7 @@ class _Reader:
     def _clocks(self) -> Iterator[api.Sample]:
         counters = self._measured().counters
         yield api.Sample(name="weir_clock_skew_events_total", value=counters.clamped)
+        yield api.Sample(name="weir_invalid_durations_total", value=counters.invalid)
         yield api.Sample(name="weir_late_events_total", value=counters.late + counters.too_late)
 
     def _refused(self) -> Iterator[api.Sample]:
@@ -201,50 +198,13 @@ class _Reader:
     def measure(self) -> api.MeasureSnapshot:
         """Show the current state of all measurements."""
         found = self._measured()
-        return api.MeasureSnapshot(
-            series=tuple(_series(each, found.now_ns) for each in found.series),
-            slos=tuple(_slo(each) for each in found.slos),
-            drift=tuple(self._drift(found)),
-            devices=tuple(self._devices(found)),
-            baselines=tuple(_baselines(found, self._rooms.config.measure.baseline_events)),
+        return measured(
+            found,
+            now_ns=time.time_ns(),
+            contracts=self._rooms.plan.contracts,
+            token=self._rooms.stages.anonymize.device_token,
+            baseline_events=self._rooms.config.measure.baseline_events,
         )
-
-    def _devices(self, found: Snapshot) -> Iterator[api.DeviceState]:
-        now_ns, view = time.time_ns(), found.devices
-        token = self._rooms.stages.anonymize.device_token
-        for index, name in enumerate(view.names):
-            last_ns = int(view.last_event_ns[index])
-            if not last_ns:
-                continue
-            delay_ns = int(view.least_delay_ns[index])
-            freshness_s = max(0.0, (now_ns - last_ns) / 1e9)
-            yield api.DeviceState(
-                device=token(name),
-                freshness_s=freshness_s,
-                last_event_ns=last_ns,
-                spans=int(view.spans[index]),
-                clock_offset_s=None if delay_ns == NO_DELAY else -delay_ns / 1e9,
-                silent=freshness_s > SILENT_S,
-            )
-
-    def _drift(self, found: Snapshot) -> Iterator[api.DriftState]:
-        tolerances = {each.model: each.drift.tolerance for each in self._rooms.plan.contracts}
-        for series in found.series:
-            for signal in series.signals:
-                drift = signal.drift
-                yield api.DriftState(
-                    model=series.model,
-                    version=series.version,
-                    signal=signal.signal,
-                    baseline=drift.baseline_digest if drift else str(signal.state),
-                    alarm=drift.is_alarmed if drift else False,
-                    tolerance=tolerances.get(series.model, 0.0),
-                    psi=drift.psi if drift else None,
-                    log_evidence=drift.log_evidence if drift else None,
-                    bins=drift.bins if drift else (),
-                    expected=drift.expected if drift else (),
-                    current=drift.current if drift else (),
-                )
 
     # --- traces -----------------------------------------------------------------------------
 
@@ -345,78 +305,3 @@ def _answer(found: TraceRows) -> api.TraceAnswer:
 
 def _histogram(found: Distribution) -> api.Histogram:
     return api.Histogram(edges=found.edges, counts=tuple(found.counts), sum=found.sum)
-
-
-def _series(view: SeriesView, now_ns: int) -> api.Series:
-    cumulative = view.latency.cumulative
-    counts = [high - low for low, high in zip((0, *cumulative), cumulative, strict=False)]
-    return api.Series(
-        model=view.model,
-        version=view.version,
-        succeeded=view.ok,
-        failed=view.failed,
-        cold_starts=view.cold_starts,
-        duration_s=api.Histogram(
-            edges=view.latency.edges_s,
-            counts=tuple(counts),
-            sum=view.latency.sum_s,
-            exemplars=tuple(
-                None
-                if each is None
-                else api.Exemplar(trace_id=each.trace_id, value=each.value_s, time_s=now_ns / 1e9)
-                for each in view.latency.exemplars
-            ),
-        ),
-        recent=_quantiles(view.latency.recent_s),
-        all_time=_quantiles(view.latency.all_time_s),
-        classes={
-            value: count
-            for signal in view.signals
-            for value, count in zip(signal.values, signal.counts, strict=False)
-        },
-        last_event_ns=now_ns,
-    )
-
-
-def _quantiles(found_s: Sequence[float]) -> api.Quantiles | None:
-    if not found_s:
-        return None
-    p50_s, p95_s, p99_s = found_s
-    return api.Quantiles(p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
-
-
-def _slo(view: SloView) -> api.SloState:
-    return api.SloState(
-        model=view.model,
-        slo=view.slo,
-        indicator=view.indicator,
-        objective=view.objective,
-        window_s=float(view.windows[-1].window_s),
-        threshold_s=view.threshold_s,
-        budget_remaining_ratio=view.budget_remaining_ratio,
-        windows=tuple(
-            api.SloWindow(
-                window=format_duration(each.window_s),
-                good=each.good,
-                bad=each.bad,
-                burn_rate=each.burn_rate,
-            )
-            for each in view.windows
-        ),
-    )
-
-
-def _baselines(found: Snapshot, wanted: int) -> Iterator[api.BaselineState]:
-    for series in found.series:
-        for signal in series.signals:
-            drift = signal.drift
-            frozen = signal.state is not BaselineState.COLLECTING and drift is not None
-            yield api.BaselineState(
-                id=drift.baseline_digest if drift else "",
-                model=series.model,
-                version=series.version,
-                signal=signal.signal,
-                state=str(signal.state),
-                events=drift.baseline_events if frozen and drift else signal.collected,
-                events_wanted=wanted,
-            )

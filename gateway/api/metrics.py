@@ -8,7 +8,7 @@ Exemplars go out in OpenMetrics only.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import exposition
 from prometheus_client.core import (
@@ -22,10 +22,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as ClientExemplar
 from prometheus_client.samples import Timestamp
 
-from gateway.api.sources import Check, Histogram, MeasureSnapshot, Sample, Sources
+from gateway.api.measurements import measured, rolled_out
+from gateway.api.sources import Check, Histogram, Sample, Sources
 from gateway.vitals import VITALS, Vital, VitalType
-
-DEVICES_MAX: Final = 1_000  # the stalest ones; the API lists all
 
 
 class UnknownVitalError(LookupError):
@@ -88,62 +87,6 @@ def _family(vital: Vital, samples: Sequence[Sample]) -> Metric:
     return family
 
 
-def measured(snapshot: MeasureSnapshot) -> Iterator[Sample]:
-    """Read the metrics that come from the measurements."""
-    for series in snapshot.series:
-        labels = {"model": series.model, "version": series.version}
-        for outcome, count in (("success", series.succeeded), ("failure", series.failed)):
-            yield Sample(
-                name="weir_inference_total", labels={**labels, "outcome": outcome}, value=count
-            )
-        yield Sample(name="weir_inference_duration_seconds", labels=labels, value=series.duration_s)
-        if series.recent is not None:
-            for quantile, value in (
-                ("0.5", series.recent.p50_s),
-                ("0.95", series.recent.p95_s),
-                ("0.99", series.recent.p99_s),
-            ):
-                yield Sample(
-                    name="weir_inference_duration_quantile_seconds",
-                    labels={**labels, "quantile": quantile},
-                    value=value,
-                )
-        yield Sample(name="weir_cold_starts_total", labels=labels, value=series.cold_starts)
-    for slo in snapshot.slos:
-        labels = {"model": slo.model, "slo": slo.slo}
-        if slo.budget_remaining_ratio is not None:
-            yield Sample(
-                name="weir_slo_budget_remaining_ratio",
-                labels=labels,
-                value=slo.budget_remaining_ratio,
-            )
-        for window in slo.windows:
-            place = {**labels, "window": window.window}
-            if window.burn_rate is not None:
-                yield Sample(name="weir_slo_burn_rate", labels=place, value=window.burn_rate)
-            for outcome, count in (("good", window.good), ("bad", window.bad)):
-                yield Sample(
-                    name="weir_slo_window_events",
-                    labels={**place, "outcome": outcome},
-                    value=count,
-                )
-    for drift in snapshot.drift:
-        labels = {"model": drift.model, "version": drift.version, "signal": drift.signal}
-        if drift.psi is not None:
-            yield Sample(name="weir_drift_psi", labels=labels, value=drift.psi)
-        if drift.log_evidence is not None:
-            yield Sample(
-                name="weir_drift_alarm_log_evidence", labels=labels, value=drift.log_evidence
-            )
-    stalest = sorted(snapshot.devices, key=lambda device: -device.freshness_s)[:DEVICES_MAX]
-    for device in stalest:
-        yield Sample(
-            name="weir_device_freshness_seconds",
-            labels={"device": device.device},
-            value=device.freshness_s,
-        )
-
-
 def readiness(checks: Iterable[Check]) -> Iterator[Sample]:
     """Read the readiness checks as metrics."""
     for check in checks:
@@ -180,5 +123,6 @@ def read(sources: Sources) -> list[Sample]:
     return [
         *sources.samples(),
         *measured(sources.measure()),
+        *rolled_out(sources.declarations.rollouts()),
         *readiness(sources.readiness()),
     ]

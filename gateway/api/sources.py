@@ -10,6 +10,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.api.declared import Declarations
+from gateway.api.operations import (
+    NO_COUNTS,
+    AccuracyState,
+    BandwidthState,
+    CostState,
+    Counts,
+    DeviceState,
+    FleetState,
+)
 from gateway.api.outbox import DeadLetters, Destination
 from gateway.batch import Anomaly, AnomalyId, DiveId, Json
 
@@ -135,7 +144,11 @@ class SloWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloState:
-    """One objective of one model. Units: window_s and threshold_s seconds."""
+    """One objective of one model. Units: window_s and threshold_s seconds.
+
+    At the rate of the window that pages the budget lasts for `exhaustion_s`, null for ever. While
+    its period still fills (`filling`) the budget grows with the events; later it does not.
+    """
 
     model: str
     slo: str
@@ -144,6 +157,8 @@ class SloState:
     window_s: float
     threshold_s: float | None
     budget_remaining_ratio: float | None
+    exhaustion_s: float | None
+    exhaustion_formula: str
     windows: tuple[SloWindow, ...]
 
 
@@ -170,18 +185,6 @@ class DriftState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceState:
-    """One device, named by its site token."""
-
-    device: str
-    freshness_s: float
-    last_event_ns: int
-    spans: int
-    clock_offset_s: float | None
-    silent: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineState:
     """A baseline that is learned or frozen."""
 
@@ -202,6 +205,11 @@ class MeasureSnapshot:
     slos: tuple[SloState, ...] = ()
     drift: tuple[DriftState, ...] = ()
     devices: tuple[DeviceState, ...] = ()
+    fleets: tuple[FleetState, ...] = ()
+    accuracy: tuple[AccuracyState, ...] = ()
+    costs: tuple[CostState, ...] = ()
+    bandwidth: tuple[BandwidthState, ...] = ()
+    counts: Counts = NO_COUNTS
     baselines: tuple[BaselineState, ...] = ()
 
 

@@ -10,7 +10,9 @@ from gateway.api import metrics, params
 from gateway.api.call import PAGE_DEFAULT, PAGE_MAX, Call
 from gateway.api.sources import Series
 from gateway.api.views import (
+    Accuracies,
     Baselines,
+    Costs,
     Devices,
     Drifts,
     Models,
@@ -93,6 +95,20 @@ async def slo(call: Call) -> web.Response:
     """List objectives with burn rates and what is left of their budgets."""
     found = call.context.sources.measure().slos
     return respond(Slos(items=page(call, found), total=len(found)))
+
+
+async def accuracy(call: Call) -> web.Response:
+    """List how often models were right, where labels tell."""
+    found = call.context.sources.measure().accuracy
+    return respond(Accuracies(items=page(call, found), total=len(found)))
+
+
+async def costs(call: Call) -> web.Response:
+    """List what models cost this month, and how their allowances of bytes stand."""
+    found = call.context.sources.measure()
+    return respond(
+        Costs(items=page(call, found.costs), bandwidth=found.bandwidth, total=len(found.costs))
+    )
 
 
 async def drift(call: Call) -> web.Response:

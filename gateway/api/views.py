@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, is_dataclass
 
 from aiohttp import web
 
+from gateway.api.operations import AccuracyState, BandwidthState, CostState, DeviceState
 from gateway.api.sources import (
     AnomalyView,
     BaselineState,
     Check,
-    DeviceState,
     DiveState,
     DriftState,
     Quantiles,
@@ -69,6 +69,23 @@ class Slos:
     """A page of objectives."""
 
     items: tuple[SloState, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracies:
+    """A page of models and versions that have labels."""
+
+    items: tuple[AccuracyState, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """A page of models that have a cost, and all allowances of bytes."""
+
+    items: tuple[CostState, ...]
+    bandwidth: tuple[BandwidthState, ...]
     total: int
 
 

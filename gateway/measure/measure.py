@@ -37,6 +37,7 @@ from gateway.measure.evidence import (
 from gateway.measure.latency import Latency
 from gateway.measure.match import Matcher, inherit, versions
 from gateway.measure.operations import Inferences, Operations
+from gateway.measure.operationviews import operations_view
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo import Objectives
@@ -292,10 +293,12 @@ class Measure:
             series=tuple(self._series_view(index, alarmed) for index in range(len(self.series))),
             slos=views.slo_views(self.objectives),
             devices=views.devices_view(self.devices),
+            operations=operations_view(self.operations, self.now_ns),
             counters=Counters(
                 clamped=self.clamped,
                 late=int(self.objectives.late.sum()),
                 too_late=self.objectives.too_late,
+                invalid=self.objectives.invalid,
                 other_device_spans=self.devices.overflow_spans,
             ),
             open_anomalies=tuple(episode.anomaly for episode in self.watch.episodes.open.values()),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.batch import Anomaly
+from gateway.measure.operationviews import OperationsView
 from gateway.measure.placement import Newest
 from gateway.measure.state import Int64
 
@@ -120,6 +121,9 @@ class SloView:
     threshold_s: float | None
     windows: tuple[WindowView, ...]
     budget_remaining_ratio: float | None
+    # How long the budget lasts at the rate of the last hour, None for ever; how it was worked out.
+    exhaustion_s: float | None
+    formula: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,7 @@ class Counters:
     clamped: int
     late: int
     too_late: int
+    invalid: int  # inferences with a duration that is none
     other_device_spans: int
 
 
@@ -162,6 +167,7 @@ class Snapshot:
     series: tuple[SeriesView, ...]
     slos: tuple[SloView, ...]
     devices: DevicesView
+    operations: OperationsView
     counters: Counters
     open_anomalies: tuple[Anomaly, ...]
     # (kind, model, count) of all that were ever raised.

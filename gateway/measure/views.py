@@ -134,6 +134,9 @@ def slo_views(objectives: Objectives) -> tuple[SloView, ...]:
                 )
             )
         period = windows[-1]
+        # At the rates of the window in which a page would look.
+        recent_s = item.pairs[0].long_s if item.pairs else item.windows_s[0]
+        outlook = objectives.outlook(index, recent_s)
         views.append(
             SloView(
                 model=item.model,
@@ -145,6 +148,8 @@ def slo_views(objectives: Objectives) -> tuple[SloView, ...]:
                 budget_remaining_ratio=budget_remaining(
                     period.bad, period.good + period.bad, item.budget
                 ),
+                exhaustion_s=outlook.exhaustion_s,
+                formula=outlook.formula.value,
             )
         )
     return tuple(views)

@@ -8,6 +8,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
+from gateway.api.operations import DeviceState
 from gateway.api.outbox import (
     DeadLetter,
     DeadLetterPage,
@@ -21,7 +22,6 @@ from gateway.api.sources import (
     BaselineState,
     Check,
     ContractStatus,
-    DeviceState,
     DiveState,
     DiveWish,
     DriftState,
@@ -245,6 +245,8 @@ MEASURE = MeasureSnapshot(
             window_s=2_592_000.0,
             threshold_s=None,
             budget_remaining_ratio=-0.5,
+            exhaustion_s=0.0,
+            exhaustion_formula="rolling",
             windows=(
                 SloWindow(window="5m", good=10, bad=2, burn_rate=14.5),
                 SloWindow(window="1h", good=100, bad=2, burn_rate=float("nan")),
@@ -282,10 +284,20 @@ MEASURE = MeasureSnapshot(
         DeviceState(
             device=f"cam-{n}",
             freshness_s=float(n),
-            last_event_ns=NOW_NS,
-            spans=5,
-            clock_offset_s=None,
             silent=False,
+            last_heard_ns=NOW_NS,
+            last_event_ns=NOW_NS,
+            last_inference_ns=None,
+            spans=5,
+            items=0,
+            bytes=640,
+            clock_offset_s=None,
+            clock_jitter_s=None,
+            invalid_spans=0,
+            future_spans=0,
+            model=None,
+            version=None,
+            accelerator=None,
         )
         for n in range(3)
     ),

@@ -1,0 +1,49 @@
+"""What is shown of devices, rollouts, labels and meters: plain copies, None for no value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.measure.causes import CausesView
+from gateway.measure.freshness import FreshnessView
+from gateway.measure.health import LoadsView
+from gateway.measure.hosts import HostView
+from gateway.measure.labelviews import LabelsView, labels_view
+from gateway.measure.meterviews import MetersView, meters_view
+from gateway.measure.operations import Operations
+from gateway.measure.rolloutviews import RolloutsView, rollouts_view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsView:
+    """`violations` counts by model since the beginning, `latched` are models with an open page.
+
+    `unusable` counts declarations that could not be read, by reason.
+    """
+
+    freshness: tuple[FreshnessView, ...]
+    hosts: tuple[HostView, ...]
+    loads: tuple[LoadsView, ...]
+    causes: tuple[CausesView, ...]
+    violations: Mapping[str, int]
+    latched: tuple[str, ...]
+    rollouts: RolloutsView
+    labels: LabelsView
+    meters: MetersView
+    unusable: Mapping[str, int]
+
+
+def operations_view(operations: Operations, now_ns: int) -> OperationsView:
+    """Copy everything that is shown."""
+    health = operations.health
+    return OperationsView(
+        freshness=operations.freshness.views(now_ns),
+        hosts=operations.devices.hosts.views(operations.devices.names, now_ns),
+        loads=health.loads(),
+        causes=operations.causes.views(),
+        violations=dict(health.integrity.violations),
+        latched=health.integrity.latched,
+        rollouts=rollouts_view(operations.rollouts, now_ns),
+        labels=labels_view(operations.labels),
+        meters=meters_view(operations.meters, now_ns),
+        unusable=dict(operations.unusable),
+    )
