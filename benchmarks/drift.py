@@ -25,6 +25,7 @@ from benchmarks.drift_search import (
     form_table,
     milliseconds,
     searched,
+    usual_table,
 )
 from benchmarks.report import MILLION, Report, Table, number
 
@@ -253,9 +254,11 @@ def run(size: Size) -> Report:
     rows, kept = searched(size)
     middle = kept[FORM_EVENTS]
     in_time, form_figures = form_table(middle, size)
+    usual, usual_figures = usual_table(middle, size)
     beside, event_figures = event_table(rows, size)
     cost, cost_figures = costs(size, middle.baseline)
     tables = [_null_table(null), _change_table(rows, size), _mean_table(rows, size), in_time]
+    tables.append(usual)
     if beside is not None:
         tables.append(beside)
     tables += [cost, _gates(null, rows, cost_figures)]
@@ -271,6 +274,7 @@ def run(size: Size) -> Report:
             for name in mine[0].ticks
         },
         "forms": form_figures,
+        "usual_thresholds": usual_figures,
         "river": event_figures,
         "kinds": sorted(score_kinds(middle.baseline)),
         **cost_figures,

@@ -12,12 +12,11 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.drift_change import changes, reference
-from benchmarks.drift_search import FORM_EVENTS, OURS
+from benchmarks.drift_search import FORM_EVENTS, OURS, TICKS_PER_30_DAYS
 from gateway.measure.baseline import COARSE_BINS_MAX
 from gateway.measure.drift import Bank
 
 SEED: Final = 11
-TICKS_PER_30_DAYS: Final = 259_200  # of 10 s
 QUIET_TICKS: Final = 90
 CHANGED_TICKS: Final = 40
 PSI: Final = 0.05
@@ -90,7 +89,9 @@ def _delays(axes: Any, figures: Mapping[str, Any]) -> None:
     axes.yaxis.set_minor_formatter("{x:,.0f}")
     axes.tick_params(which="minor", labelsize=7)
     axes.grid(alpha=0.25, which="both", linewidth=0.5)
-    axes.legend(frameon=False, fontsize=9)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, 2 * high)
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper left")
 
 
 def _evidence(axes: Any) -> None:

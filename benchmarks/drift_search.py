@@ -21,6 +21,7 @@ from benchmarks.drift_change import (
 )
 from benchmarks.drift_null import SCORE
 from benchmarks.drift_peers import (
+    WINDOW_EVENTS,
     Detector,
     Weir,
     detectors,
@@ -34,6 +35,7 @@ from benchmarks.report import Summary, Table, spread, summarize
 from gateway.measure.baseline import COARSE_BINS_MAX, Baseline
 from gateway.measure.drift import Bank
 from gateway.measure.grid import bins_of_numbers
+from gateway.measure.indices import jeffreys, psi, psi_critical
 
 SEED: Final = 7
 OURS: Final = "Weir e-detector"
@@ -42,6 +44,8 @@ SITES: Final = 1_000
 SITE_STREAMS: Final = 20
 FORM_EVENTS: Final = 50
 FORM_PSI: Final = 0.05
+USUAL_PSI: Final = (0.02, 0.1)
+TICKS_PER_30_DAYS: Final = 259_200  # of 10 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +166,41 @@ def form_table(kept: Bank50, size: Size) -> tuple[Table, dict[str, dict[str, flo
         columns=("form", *(name for name in levels)),
         rows=tuple(lines),
         notes=(f"within {size.cap} ticks, run length {size.run_lengths[-1]:,}",),
+    )
+    return table, figures
+
+
+def usual_table(kept: Bank50, size: Size) -> tuple[Table, dict[str, float]]:
+    """Measure PSI of windows with the thresholds that are usual, and with the null law's 99 %."""
+    rng = np.random.default_rng(SEED)
+    baseline = kept.baseline
+    p = baseline.shares / baseline.shares.sum()
+    moved = [each for each in changes(baseline, USUAL_PSI) if each.kind == "spread only"]
+    draws = 20 * size.null_draws
+    lines, figures = [], {}
+    for window in WINDOW_EVENTS:
+        seen = [
+            psi(jeffreys(rng.multinomial(window, law, size=draws)), baseline.shares)
+            for law in (p, *(each.shares for each in moved))
+        ]
+        critical = float(psi_critical(baseline.bins, 1 / window, 0.01))
+        for name, threshold in (("0.1", 0.1), ("0.2", 0.2), ("99 % of the null law", critical)):
+            found = [float((each >= threshold).mean()) for each in seen]
+            figures[f"{window}/{name}"] = found[0]
+            # One window of each size after another, at 50 events in 10 s.
+            alarms = found[0] * TICKS_PER_30_DAYS * FORM_EVENTS / window
+            shown = (f"{each:.1%}" for each in found)
+            lines.append((f"{window:,} events, PSI {name}", *shown, f"{alarms:,.0f}"))
+    table = Table(
+        title="PSI of windows with the usual thresholds: windows that alarm",
+        columns=(
+            "window",
+            "without change",
+            *(f"spread only, PSI {each.wanted:g}" for each in moved),
+            "false alarms in 30 days",
+        ),
+        rows=tuple(lines),
+        notes=(f"{draws} windows each; 50 events a tick of 10 s",),
     )
     return table, figures
 

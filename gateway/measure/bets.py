@@ -252,7 +252,7 @@ def _add_taints(rows: list[Float64], names: list[str]) -> None:
         ratio[1 : CELLS + 1] = masses / np.diff(edges)
         for part in TAINTS:
             rows.append(1 + part * (ratio - 1))
-            names.append(f"{part:.0%} replaced by {word}")
+            names.append(f"{part:.0%} moved to the {word} values")
 
 
 def _add_unusual(rows: list[Float64], names: list[str]) -> None:

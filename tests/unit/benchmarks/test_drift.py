@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import drift, drift_picture
 from benchmarks.drift_change import changes, delays, reference
-from benchmarks.drift_null import FAMILIES, Outcome, World, fine_shares, judge
+from benchmarks.drift_null import FAMILIES, Family, Outcome, World, fine_shares, judge
 from benchmarks.drift_peers import Detector, QtEwma, TumblingPsi, Weir, alarms_of, thresholds
 from benchmarks.drift_search import OURS
 from gateway.measure.indices import chi_squared, psi
@@ -39,8 +40,8 @@ def test_changes_have_the_psi_that_is_wanted(seed: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_every_family_draws_from_its_truth(family: object, seed: int) -> None:
-    small = replace(next(each for each in FAMILIES if each is family), reference=20_000)
+def test_every_family_draws_from_its_truth(family: Family, seed: int) -> None:
+    small = replace(family, reference=20_000)
     world = World(small, 2, np.random.default_rng(seed))
     total, events = np.zeros(world.coarse.shape), 0
     for _, rows, counts in world.ticks(400):
@@ -137,3 +138,10 @@ def test_the_evidence_of_the_picture_finds_the_change() -> None:
     assert log_m[-1] >= bound > log_m[:-1].max()
     assert alarm > drift_picture.QUIET_TICKS
     assert abs(onset - drift_picture.QUIET_TICKS) <= 10
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_keeps_the_budget(family: Family, seed: int) -> None:
+    (found,) = judge(family, 20, 200, (50.0,), seed)
+    # Fails with probability 1e-6 where the budget is just kept.
+    assert found.alarms <= stats.poisson.isf(1e-6, found.budget)
