@@ -16,12 +16,14 @@ from gateway import __version__, anomalies
 from gateway.api import sources as api
 from gateway.api.declared import Declarations
 from gateway.api.outbox import DeadLetters
-from gateway.batch import AnomalyId, DiveId
+from gateway.batch import AnomalyId, AnomalyKind, DiveId
 from gateway.deliveries import accounting, destinations, waiting
 from gateway.forward.sender import ForwardStatus
 from gateway.home import FREE_BYTES_MIN
 from gateway.measure import Snapshot
 from gateway.measured import measured
+from gateway.otlp.declared import Acknowledgement
+from gateway.otlp.events import write as write_events
 from gateway.otlp.kernel import SOURCE_DIGEST
 from gateway.receive.admission import Counters
 from gateway.rooms import Rooms
@@ -260,8 +262,17 @@ class _Anomalies:
         return _anomaly(entry) if entry is not None else None
 
     async def acknowledge(self, anomaly_id: AnomalyId, principal: str) -> api.AnomalyView:
-        """Note who looks after it, durably. Raises: NotFoundError, ConflictError."""
-        entry = self._rooms.book.acknowledge(anomaly_id, principal, time.time_ns())
+        """Note who looks after it, durably; a violation of integrity ends with that.
+
+        Raises: NotFoundError, ConflictError, OverloadedError, JournalUnavailableError.
+        """
+        now_ns = time.time_ns()
+        found = self._rooms.book.get(anomaly_id)
+        if found.anomaly.kind is AnomalyKind.INTEGRITY and found.state == "firing":
+            await self._live.declarations.declare(
+                write_events([Acknowledgement(at_ns=now_ns, anomaly=anomaly_id)])
+            )
+        entry = self._rooms.book.acknowledge(anomaly_id, principal, now_ns)
 
         def work() -> None:
             with self._rooms.checkpoint.transaction() as connection:
