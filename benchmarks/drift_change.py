@@ -14,9 +14,9 @@ from scipy import optimize, stats
 
 from benchmarks.drift_null import SCORE, fine_shares
 from benchmarks.drift_peers import Detector
-from gateway.measure.baseline import Baseline, freeze
-from gateway.measure.grid import Grid, GridKind
-from gateway.measure.indices import psi
+from gateway.measure.drift.baseline import Baseline, freeze
+from gateway.measure.drift.grid import Grid, GridKind
+from gateway.measure.drift.indices import psi
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from gateway.measure.baseline import COARSE_BINS_MAX, Baseline, freeze
-from gateway.measure.drift import Bank
-from gateway.measure.grid import Grid, GridKind, bins_of_numbers
-from gateway.measure.seasonal import hourly_delta, hourly_shares
+from gateway.measure.drift.baseline import COARSE_BINS_MAX, Baseline, freeze
+from gateway.measure.drift.detector import Bank
+from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
+from gateway.measure.drift.seasonal import hourly_delta, hourly_shares
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from gateway.measure.baseline import COARSE_BINS_MAX, Baseline
-from gateway.measure.drift import Bank
-from gateway.measure.indices import jeffreys, psi
+from gateway.measure.drift.baseline import COARSE_BINS_MAX, Baseline
+from gateway.measure.drift.detector import Bank
+from gateway.measure.drift.indices import jeffreys, psi
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 

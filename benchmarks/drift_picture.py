@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.drift_change import changes, reference
 from benchmarks.drift_search import FORM_EVENTS, OURS, TICKS_PER_30_DAYS
-from gateway.measure.baseline import COARSE_BINS_MAX
-from gateway.measure.drift import Bank
+from gateway.measure.drift.baseline import COARSE_BINS_MAX
+from gateway.measure.drift.detector import Bank
 
 SEED: Final = 11
 QUIET_TICKS: Final = 90

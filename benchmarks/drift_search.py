@@ -32,10 +32,10 @@ from benchmarks.drift_peers import (
     thresholds,
 )
 from benchmarks.report import Summary, Table, spread, summarize
-from gateway.measure.baseline import COARSE_BINS_MAX, Baseline
-from gateway.measure.drift import Bank
-from gateway.measure.grid import bins_of_numbers
-from gateway.measure.indices import jeffreys, psi, psi_critical
+from gateway.measure.drift.baseline import COARSE_BINS_MAX, Baseline
+from gateway.measure.drift.detector import Bank
+from gateway.measure.drift.grid import bins_of_numbers
+from gateway.measure.drift.indices import jeffreys, psi, psi_critical
 
 SEED: Final = 7
 OURS: Final = "Weir e-detector"

@@ -16,10 +16,10 @@ from benchmarks.report import Report, Summary, Table, number, spread, summarize
 from gateway.config.sections import SamplingSection
 from gateway.contract.plan import compile_plan
 from gateway.contract.schema import Contract, Cost, LabelRule, Role, Signal, SignalType
-from gateway.measure.labelrules import Mark
-from gateway.measure.labels import LABELS_MAX, Labels
-from gateway.measure.labelstate import save
-from gateway.measure.meters import Meters
+from gateway.measure.costs.meters import Meters
+from gateway.measure.labels.labels import LABELS_MAX, Labels
+from gateway.measure.labels.rules import Mark
+from gateway.measure.labels.state import save
 
 ROWS: Final = 4096
 TABLE_ROWS: Final = 1 << 18

@@ -23,7 +23,7 @@ from gateway.contract.load import load_contracts
 from gateway.contract.plan import Plan, compile_plan
 from gateway.contract.schema import Contract, Indicator, Slo
 from gateway.measure import Measure, MeasureSettings
-from gateway.measure.slo import STEP_NS, Objectives
+from gateway.measure.slo.objectives import STEP_NS, Objectives
 from gateway.measure.views import slo_views
 from gateway.otlp.decode import OpenBatch
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gateway.api import declared as api
 from gateway.batch import API_IDENTITY, Signal, Transport
 from gateway.errors import InvalidQueryError, WeirError
-from gateway.measure.rolloutviews import RolloutView, rollouts_view
+from gateway.measure.rollouts.views import RolloutView, rollouts_view
 from gateway.otlp.events import start_notice
 from gateway.receive.intake import Intake
 from gateway.rooms import Rooms

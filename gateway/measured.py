@@ -11,9 +11,9 @@ from gateway.api import sources as api
 from gateway.config.units import format_duration
 from gateway.contract.schema import Contract
 from gateway.measure import Snapshot
-from gateway.measure.accuracy import Estimate
-from gateway.measure.devices import NO_DELAY
-from gateway.measure.hosts import HostView
+from gateway.measure.devices.devices import NO_DELAY
+from gateway.measure.devices.hosts import HostView
+from gateway.measure.labels.accuracy import Estimate
 from gateway.measure.snapshot import BaselineState, SeriesView, SloView
 
 SECOND_NS: Final = 1_000_000_000

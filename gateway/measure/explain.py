@@ -12,18 +12,18 @@ from scipy import special
 
 from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
-from gateway.measure.baseline import ETA, Baseline
-from gateway.measure.burn import Formula, Rule, burn_rate, wilson_lower
-from gateway.measure.drift import Alarm, Bank
+from gateway.measure.drift.baseline import ETA, Baseline
+from gateway.measure.drift.detector import Alarm, Bank
+from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
+from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import Sample, spread
-from gateway.measure.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
-from gateway.measure.judge import Burn
 from gateway.measure.settings import SECOND_NS
-from gateway.measure.slo import Objectives
+from gateway.measure.slo.burn import Formula, Rule, burn_rate, wilson_lower
+from gateway.measure.slo.judge import Burn
+from gateway.measure.slo.objectives import Objectives
+from gateway.measure.slo.windows import DAY_S
 from gateway.measure.state import Int64
-from gateway.measure.streams import Stream
-from gateway.measure.windows import DAY_S
 from gateway.tables import Float64
 
 # A drift whose debiased PSI is surely above this wakes a person.

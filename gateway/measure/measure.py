@@ -24,7 +24,10 @@ from gateway.batch import (
 from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
 from gateway.measure import views
-from gateway.measure.devices import PAUSE_NS, TIME_NS_MAX
+from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
+from gateway.measure.drift.state import load as load_streams
+from gateway.measure.drift.state import save as save_streams
+from gateway.measure.drift.streams import Streams
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -40,7 +43,7 @@ from gateway.measure.operations import Inferences, Operations
 from gateway.measure.operationviews import operations_view
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
-from gateway.measure.slo import Objectives
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.snapshot import Counters, SeriesView, Snapshot
 from gateway.measure.state import (
     Array,
@@ -49,9 +52,6 @@ from gateway.measure.state import (
     part,
     prefixed,
 )
-from gateway.measure.streams import Streams
-from gateway.measure.streamstate import load as load_streams
-from gateway.measure.streamstate import save as save_streams
 from gateway.measure.watch import Watch
 from gateway.otlp import columns, events
 from gateway.tables import Bool, Int16

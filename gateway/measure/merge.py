@@ -10,14 +10,9 @@ from typing import Final
 import numpy as np
 
 from gateway.errors import CorruptDataError
-from gateway.measure import (
-    episodes,
-    latency,
-    operations,
-    series,
-    slomerge,
-    streamstate,
-)
+from gateway.measure import episodes, latency, operations, series
+from gateway.measure.drift import state as streamstate
+from gateway.measure.slo import merge as slomerge
 from gateway.measure.state import Array, State, part, prefixed, union, unpack_json
 
 _Merge = Callable[[Mapping[str, Array], Mapping[str, Array]], State]

@@ -14,20 +14,23 @@ import numpy as np
 from gateway.batch import Batch, Parcel, Signal
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Indicator
-from gateway.measure import causes, devices, freshness, health, labelstate, meters, rolloutstate
-from gateway.measure.causes import Causes
-from gateway.measure.devices import Devices
-from gateway.measure.freshness import Freshness
-from gateway.measure.health import Health
-from gateway.measure.labels import Labels
-from gateway.measure.meters import Meters
-from gateway.measure.rollouts import Rollouts
-from gateway.measure.runs import Runs
+from gateway.measure.costs import meters
+from gateway.measure.costs.meters import Meters
+from gateway.measure.devices import causes, devices, freshness, health
+from gateway.measure.devices.causes import Causes
+from gateway.measure.devices.devices import Devices
+from gateway.measure.devices.freshness import Freshness
+from gateway.measure.devices.health import Health
+from gateway.measure.devices.runs import Runs
+from gateway.measure.drift.streams import Streams
+from gateway.measure.labels import state as labelstate
+from gateway.measure.labels.labels import Labels
+from gateway.measure.rollouts import state as rolloutstate
+from gateway.measure.rollouts.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
-from gateway.measure.slo import Objectives
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, unpack_json
-from gateway.measure.streams import Streams
 from gateway.measure.trouble import Trouble
 from gateway.otlp import events
 from gateway.otlp.readings import heard

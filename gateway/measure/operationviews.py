@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.measure.causes import CausesView
-from gateway.measure.freshness import FreshnessView
-from gateway.measure.health import LoadsView
-from gateway.measure.hosts import HostView
-from gateway.measure.labelviews import LabelsView, labels_view
-from gateway.measure.meterviews import MetersView, meters_view
+from gateway.measure.costs.views import MetersView, meters_view
+from gateway.measure.devices.causes import CausesView
+from gateway.measure.devices.freshness import FreshnessView
+from gateway.measure.devices.health import LoadsView
+from gateway.measure.devices.hosts import HostView
+from gateway.measure.labels.views import LabelsView, labels_view
 from gateway.measure.operations import Operations
-from gateway.measure.rolloutviews import RolloutsView, rollouts_view
+from gateway.measure.rollouts.views import RolloutsView, rollouts_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.batch import Anomaly
+from gateway.measure.devices.placement import Newest
 from gateway.measure.operationviews import OperationsView
-from gateway.measure.placement import Newest
 from gateway.measure.state import Int64
 
 

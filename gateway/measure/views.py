@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 
 from gateway.contract.plan import Plan
-from gateway.measure.burn import budget_remaining, burn_rate
-from gateway.measure.devices import Devices
+from gateway.measure.devices.devices import Devices
+from gateway.measure.drift.grid import GridKind
+from gateway.measure.drift.streams import Streams
 from gateway.measure.explain import drift_numbers
-from gateway.measure.grid import GridKind
 from gateway.measure.latency import Latency, quantiles_s
 from gateway.measure.settings import SECOND_NS
-from gateway.measure.slo import Objectives
+from gateway.measure.slo.burn import budget_remaining, burn_rate
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.snapshot import (
     BaselineState,
     DevicesView,
@@ -25,7 +26,6 @@ from gateway.measure.snapshot import (
     SloView,
     WindowView,
 )
-from gateway.measure.streams import Streams
 
 # The index counts as gone when its upper end is below the tolerance or below this many standard
 # errors of what an unchanged signal shows.

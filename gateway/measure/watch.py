@@ -10,18 +10,18 @@ from typing import Final
 
 from gateway.batch import NO_CONTRACT, Anomaly, AnomalyKind, Severity
 from gateway.contract.plan import Plan
-from gateway.measure.causes import Causes
-from gateway.measure.devices import Devices
-from gateway.measure.drift import Alarm
+from gateway.measure.devices.causes import Causes
+from gateway.measure.devices.devices import Devices
+from gateway.measure.drift.detector import Alarm
+from gateway.measure.drift.streams import Streams
 from gateway.measure.episodes import Episodes, anomaly_id
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
-from gateway.measure.judge import Burn
-from gateway.measure.rollouts import Rollouts
+from gateway.measure.rollouts.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
-from gateway.measure.slo import Objectives
-from gateway.measure.streams import Streams
+from gateway.measure.slo.judge import Burn
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.trouble import Trouble
 from gateway.measure.views import is_back
 

@@ -168,8 +168,8 @@ def test_there_is_no_circle() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("gateway.measure.windows", "from gateway.decide import rules"),
-        ("gateway.measure.windows", "from gateway import decide"),
+        ("gateway.measure.slo.windows", "from gateway.decide import rules"),
+        ("gateway.measure.slo.windows", "from gateway import decide"),
         ("gateway.store.segment", "import gateway.journal.log"),
         ("gateway.otlp.decode", "from gateway.receive.inflate import inflate"),
         ("gateway.errors", "from gateway.batch import Batch"),
@@ -195,8 +195,8 @@ def test_forbidden_import_is_found(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("gateway.measure.windows", "from gateway.contract.plan import Plan"),
-        ("gateway.measure.windows", "from . import slots\nfrom gateway.measure import burn"),
+        ("gateway.measure.slo.windows", "from gateway.contract.plan import Plan"),
+        ("gateway.measure.slo.windows", "from . import slots\nfrom gateway.measure import burn"),
         ("gateway.app", "from gateway import pipeline, store"),
         ("gateway.ledger", "from gateway.vitals import CATALOGUE"),
         ("gateway.pipeline", "from gateway.anonymize import Anonymize"),

@@ -101,7 +101,7 @@ def test_pure_rooms_are_pure() -> None:
     ],
 )
 def test_impurity_is_found(text: str) -> None:
-    assert impurities(parse("gateway.measure.windows", text))
+    assert impurities(parse("gateway.measure.slo.windows", text))
 
 
 @pytest.mark.parametrize(

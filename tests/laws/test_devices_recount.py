@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.batch import NO_CONTRACT
-from gateway.measure.devices import JITTER_SPAN_NS, NO_DELAY, OTHER, Devices, merge
+from gateway.measure.devices.devices import JITTER_SPAN_NS, NO_DELAY, OTHER, Devices, merge
 from gateway.measure.match import Matcher
 from gateway.measure.settings import MeasureSettings
 from gateway.otlp.readings import Heard

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gateway.measure.baseline import freeze
-from gateway.measure.drift import Bank
-from gateway.measure.grid import Grid, GridKind, bins_of_numbers
+from gateway.measure.drift.baseline import freeze
+from gateway.measure.drift.detector import Bank
+from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.state import Int64
 
 SCORE = Grid(kind=GridKind.LOGIT)

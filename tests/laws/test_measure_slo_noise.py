@@ -13,9 +13,9 @@ import pytest
 
 from gateway.batch import Severity
 from gateway.contract.slo import budget_of, slot_s_of
-from gateway.measure.burn import Rule, is_firing, pairs_of, rules_of
 from gateway.measure.settings import MeasureSettings
-from gateway.measure.slo import STEP_S, Objectives
+from gateway.measure.slo.burn import Rule, is_firing, pairs_of, rules_of
+from gateway.measure.slo.objectives import STEP_S, Objectives
 from gateway.measure.state import Int64
 from gateway.tables import Bool
 from tests.conftest import FUZZ

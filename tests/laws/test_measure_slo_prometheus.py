@@ -18,9 +18,9 @@ from scipy import stats
 
 from gateway.batch import Severity
 from gateway.contract.slo import budget_of
-from gateway.measure.burn import is_firing
 from gateway.measure.settings import MeasureSettings
-from gateway.measure.slo import Objectives
+from gateway.measure.slo.burn import is_firing
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.state import Int64
 from gateway.tables import Bool
 from tests.conftest import FUZZ

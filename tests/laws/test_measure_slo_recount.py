@@ -12,10 +12,10 @@ import pytest
 
 from gateway.contract.schema import Indicator, Slo
 from gateway.contract.slo import slot_s_of
-from gateway.measure.judge import Burn
 from gateway.measure.settings import MeasureSettings
-from gateway.measure.slo import LATE_EDGES_S, STEP_NS, STEP_S, Objectives
-from gateway.measure.slomerge import merge
+from gateway.measure.slo.judge import Burn
+from gateway.measure.slo.merge import merge
+from gateway.measure.slo.objectives import LATE_EDGES_S, STEP_NS, STEP_S, Objectives
 from gateway.measure.state import Array, Int64
 from gateway.tables import Bool
 from tests.conftest import FUZZ

@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.measure import rolloutstate
-from gateway.measure.rollouts import Rollouts
+from gateway.measure.rollouts import state as rolloutstate
+from gateway.measure.rollouts.rollouts import Rollouts
 from tests.conftest import FUZZ
-from tests.unit.measure.rolling import MINUTE_NS, Site
+from tests.unit.measure.rollouts.rolling import MINUTE_NS, Site
 
 TOLERANCE: Final = 1e-9
 

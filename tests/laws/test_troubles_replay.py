@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.measure.causes import Causes
-from gateway.measure.devices import Devices
-from gateway.measure.freshness import Freshness, Ticks
-from gateway.measure.health import Health
+from gateway.measure.devices.causes import Causes
+from gateway.measure.devices.devices import Devices
+from gateway.measure.devices.freshness import Freshness, Ticks
+from gateway.measure.devices.health import Health
 from gateway.measure.match import Matcher
 from gateway.measure.settings import ADVANCE_GRACE_NS, MeasureSettings
-from gateway.measure.slo import Objectives
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.state import State, part, prefixed
 from gateway.measure.trouble import Trouble
 from gateway.otlp.readings import Heard, Reading
@@ -27,7 +27,7 @@ from tests.unit.measure.build import (
     span,
     success,
 )
-from tests.unit.measure.test_freshness import fresh
+from tests.unit.measure.devices.test_freshness import fresh
 
 PLAN = plan(contract("a", slos=(success(), fresh())), contract("b"))
 MATCHER = Matcher(PLAN)

@@ -12,7 +12,7 @@ from benchmarks.drift_change import changes, delays, reference
 from benchmarks.drift_null import FAMILIES, Family, Outcome, World, fine_shares, judge
 from benchmarks.drift_peers import Detector, QtEwma, TumblingPsi, Weir, alarms_of, thresholds
 from benchmarks.drift_search import OURS
-from gateway.measure.indices import chi_squared, psi
+from gateway.measure.drift.indices import chi_squared, psi
 
 TINY = replace(
     drift.QUICK,

@@ -22,7 +22,7 @@ from gateway.contract.tell import (
     slos_text,
     tell,
 )
-from gateway.measure.burn import is_improbable
+from gateway.measure.slo.burn import is_improbable
 from tests.unit.contract.texts import HEAD, SIGNALS, loaded
 
 DAY_S = 86_400.0

@@ -6,14 +6,14 @@ from typing import Final
 import numpy as np
 
 from gateway.batch import NO_CONTRACT, AnomalyKind, Severity, Team
-from gateway.measure.causes import Causes
-from gateway.measure.devices import Devices
+from gateway.measure.devices.causes import Causes
+from gateway.measure.devices.devices import Devices
+from gateway.measure.drift.streams import Streams
 from gateway.measure.evidence import Ring
-from gateway.measure.rollouts import Rollouts
+from gateway.measure.rollouts.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import MeasureSettings
-from gateway.measure.slo import Objectives
-from gateway.measure.streams import Streams
+from gateway.measure.slo.objectives import Objectives
 from gateway.measure.trouble import Trouble
 from gateway.measure.watch import Watch
 from tests.unit.measure.build import SECOND_NS, START_NS, contract, plan

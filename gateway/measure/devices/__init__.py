@@ -1,0 +1,1 @@
+"""Devices: who is heard, how they are, what fails on them and who can mend it."""

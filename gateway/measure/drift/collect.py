@@ -1,0 +1,52 @@
+"""Collect the events of which a baseline is made, in consecutive blocks.
+
+Law: a block is a difference of two exact counts, so blocks add up to the baseline. Blocks show
+overdispersion, and whether the time that was learned from was steady.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gateway.measure.drift.baseline import freeze
+from gateway.measure.drift.detector import Bank
+from gateway.measure.drift.grid import Grid
+from gateway.measure.state import Int64
+
+
+@dataclass(slots=True, kw_only=True)
+class Collection:
+    """Blocks so far. `last` are the stream's counts when the last block was closed."""
+
+    last: Int64
+    refusals: int = 0
+    blocks: list[Int64] = field(default_factory=list)
+
+    @staticmethod
+    def begin(counts: Int64, refusals: int = 0) -> "Collection":
+        """Start at the given counts."""
+        return Collection(last=counts.copy(), refusals=refusals)
+
+    def close_block(self, counts: Int64) -> None:
+        """End a block at the given counts."""
+        self.blocks.append(counts - self.last)
+        self.last = counts.copy()
+
+
+def alarms_by_itself(
+    grid: Grid, blocks: Sequence[Int64], tolerance: float, log_bound: float
+) -> bool:
+    """Say whether the second half of the blocks would alarm against the first.
+
+    A reference that fails this was not taken in a steady time. Source: drift.md section 5.
+    """
+    half = len(blocks) // 2
+    first, second = list(blocks[:half]), blocks[half:]
+    baseline = freeze(grid, np.sum(np.array(first), axis=0), first)
+    bank = Bank()
+    bank.reserve(1)
+    bank.arm(0, baseline, tolerance, log_bound)
+    row, end_ns = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    coarse = baseline.coarse(np.array(second))
+    return any(bank.step(row, each[None, :], end_ns) for each in coarse)

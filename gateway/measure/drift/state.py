@@ -1,0 +1,217 @@
+"""Save, restore and merge the streams.
+
+Law: a stream is saved under model, version, signal and grid. After a change of contracts only the
+streams that still mean the same come back; the others start anew.
+"""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from gateway.batch import Json
+from gateway.errors import CorruptDataError
+from gateway.measure.drift.baseline import Baseline, thawed
+from gateway.measure.drift.collect import Collection
+from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.streams import Streams
+from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
+
+
+def save(streams: Streams) -> State:
+    """Copy all streams."""
+    items: list[Json] = []
+    arrays: list[Int64] = []
+    for number, item in enumerate(streams.items):
+        lane = streams.lanes[item.lane]
+        baseline, candidate = streams.baselines.get(number), streams.candidates.get(number)
+        collection = streams.collections.get(number)
+        items.append(
+            {
+                "key": [*item.key, lane.grid.name],
+                "width": lane.grid.width,
+                "opened": int(lane.opened[item.row]),
+                "seen": int(lane.seen[item.row]),
+                "due": int(lane.due[item.row]),
+                "inherited": number in streams.inherited,
+                "baseline": _described(baseline),
+                "candidate": _described(candidate),
+                "collection": collection and [collection.refusals, len(collection.blocks)],
+            }
+        )
+        arrays += [lane.total[item.row], lane.open[item.row]]
+        arrays += [each.counts for each in (baseline, candidate) if each is not None]
+        if collection is not None:
+            arrays += [collection.last, *collection.blocks]
+    rows = np.arange(len(streams.items))
+    return {
+        "items": pack_json(items),
+        "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
+        "tick": np.array([streams.tick], dtype=np.int64),
+        **prefixed("bank", streams.bank.state(rows)),
+    }
+
+
+def _described(baseline: Baseline | None) -> Json:
+    if baseline is None:
+        return None
+    return [baseline.phi, baseline.unsteady, baseline.digest]
+
+
+class _Reader:
+    """Takes arrays off the front of the saved counts."""
+
+    def __init__(self, counts: Array) -> None:
+        self._counts = counts
+        self._at = 0
+
+    def take(self, width: int) -> Int64:
+        end = self._at + width
+        if end > len(self._counts):
+            raise CorruptDataError("the saved counts of streams are shorter than their list")
+        taken: Int64 = self._counts[self._at : end].astype(np.int64)
+        self._at = end
+        return taken
+
+    def baseline(self, grid: Grid | None, width: int, described: Json) -> Baseline | None:
+        if described is None:
+            return None
+        counts = self.take(width)
+        if grid is None:
+            return None
+        phi, unsteady, digest = described
+        baseline = thawed(grid, counts, phi, unsteady=unsteady)
+        if baseline.digest != digest:
+            raise CorruptDataError(f"baseline {digest} does not match its counts")
+        return baseline
+
+
+def load(streams: Streams, state: Mapping[str, Array]) -> None:
+    """Put saved streams back into those that the restored series have opened."""
+    streams.tick = int(state["tick"][0])
+    items = unpack_json(state["items"])
+    widths = _widths(items, len(state["counts"]))
+    reader = _Reader(state["counts"])
+    bank = part("bank", state)
+    ours: list[int] = []
+    theirs: list[int] = []
+    for index, (item, width) in enumerate(zip(items, widths, strict=True)):
+        model, version, signal, grid_name = item["key"]
+        number = streams.number_of(model, version, signal)
+        if number is not None and streams.grid(number).name != grid_name:
+            number = None
+        total, open_tick = reader.take(width), reader.take(width)
+        grid = None if number is None else streams.grid(number)
+        baseline = reader.baseline(grid, width, item["baseline"])
+        candidate = reader.baseline(grid, width, item["candidate"])
+        collection = _collection(reader, width, item["collection"])
+        if number is None:
+            continue
+        ours.append(number)
+        theirs.append(index)
+        streams.reset(number, total, open_tick)
+        if baseline is not None:
+            streams.arm(number, baseline)
+        if candidate is not None:
+            streams.candidates[number] = candidate
+        if item["inherited"]:
+            streams.inherited.add(number)
+        if collection is not None:
+            streams.resume(number, collection, item["due"])
+        elif baseline is None:
+            streams.collect(number)
+        streams.set_progress(number, item["opened"], item["seen"])
+    rows = np.array(ours, dtype=np.int64)
+    streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})
+    for number in range(len(streams.items)):
+        if number not in ours:
+            streams.begin(number)
+
+
+def _collection(reader: _Reader, width: int, described: Json) -> Collection | None:
+    if described is None:
+        return None
+    refusals, blocks = described
+    last = reader.take(width)
+    return Collection(
+        last=last, refusals=refusals, blocks=[reader.take(width) for _ in range(blocks)]
+    )
+
+
+def _arrays_of(item: Json) -> int:
+    """Count the saved arrays of one stream."""
+    collection = item["collection"]
+    return (
+        2
+        + (item["baseline"] is not None)
+        + (item["candidate"] is not None)
+        + (0 if collection is None else 1 + collection[1])
+    )
+
+
+def _widths(items: list[Json], values: int) -> list[int]:
+    """Return the grid width of each stream. Raises: CorruptDataError when the sizes disagree."""
+    widths = [int(item["width"]) for item in items]
+    if sum(_arrays_of(item) * width for item, width in zip(items, widths, strict=True)) != values:
+        raise CorruptDataError("the saved counts of streams do not fit their list")
+    return widths
+
+
+def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
+    """Add the counts of two states by stream.
+
+    A baseline stays where both have the same one or only one of them has any. Evidence does not
+    add: detectors start anew, and so does what was being collected.
+    """
+    read = [_totals(state) for state in (first, second)]
+    names, _ = union([*read[0]], [*read[1]])
+    items: list[Json] = []
+    arrays: list[Int64] = []
+    for key in names:
+        found = [each[key] for each in read if key in each]
+        described = [(item["baseline"], counts) for item, _, counts in found if item["baseline"]]
+        agreed = described[0] if len({each[0][2] for each in described}) == 1 else None
+        total = np.sum([each[1] for each in found], axis=0)
+        items.append(
+            {
+                "key": json.loads(key),
+                "width": len(total),
+                "opened": max(each[0]["opened"] for each in found),
+                "seen": 0,
+                "due": 0,
+                "inherited": False,
+                "baseline": agreed and agreed[0],
+                "candidate": None,
+                "collection": None,
+            }
+        )
+        arrays += [total, np.zeros_like(total)]
+        if agreed:
+            arrays.append(agreed[1])
+    empty = part("bank", first)
+    bank = {
+        name: np.full(
+            (len(names), *array.shape[1:]), -np.inf if name == "log_m" else 0, dtype=array.dtype
+        )
+        for name, array in empty.items()
+    }
+    return {
+        "items": pack_json(items),
+        "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
+        "tick": np.maximum(first["tick"], second["tick"]),
+        **prefixed("bank", bank),
+    }
+
+
+def _totals(state: Mapping[str, Array]) -> dict[str, tuple[Json, Int64, Int64]]:
+    """Return each stream's description, its counts, and its baseline's counts if there are any."""
+    items = unpack_json(state["items"])
+    reader = _Reader(state["counts"])
+    found = {}
+    for item, width in zip(items, _widths(items, len(state["counts"])), strict=True):
+        arrays = [reader.take(width) for _ in range(_arrays_of(item))]
+        found[json.dumps(item["key"])] = (item, arrays[0] + arrays[1], arrays[2:3])
+    return {
+        key: (item, total, reference[0] if reference else np.zeros(0, dtype=np.int64))
+        for key, (item, total, reference) in found.items()
+    }

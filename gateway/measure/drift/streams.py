@@ -1,0 +1,284 @@
+"""Every signal of every series: its counts, its baseline, and the ticks of its drift detector.
+
+Law: a stream is (series, signal). Its counts are exact and never reset. Its life: it collects the
+first `baseline_events` observations, is frozen, and from then on is judged tick by tick. A tick is
+`drift_tick_s` of arrival time, held open until it has 20 events or five minutes have passed; which
+batch or idle step closes it does not change what is in it.
+
+A new version of a model is judged against the baseline of the version before it, if that one is
+frozen: in a rollout the question is whether the new version behaves like the one it replaces, and
+one that learned from its own first events would call itself normal. A version that is rightly
+different therefore alarms once; meanwhile its own events are collected as a candidate baseline,
+which a person promotes. After an alarm, too, a candidate is collected from then on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gateway.batch import Batch
+from gateway.contract.plan import Plan
+from gateway.errors import ConflictError
+from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, freeze
+from gateway.measure.drift.collect import Collection, alarms_by_itself
+from gateway.measure.drift.detector import Alarm, Bank
+from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
+from gateway.measure.settings import MeasureSettings
+from gateway.measure.state import Int64
+
+TICK_EVENTS_MIN: Final = 20
+TICK_HELD_S_MAX: Final = 300.0
+BLOCKS_PER_BASELINE: Final = 8
+# After this many baselines that alarmed on themselves the next one is taken, marked unsteady.
+REFUSALS_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Where a signal of a series is counted."""
+
+    series: int
+    model: str
+    version: str
+    signal: str
+    contract: int
+    lane: int
+    row: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Model, version and signal."""
+        return self.model, self.version, self.signal
+
+
+class Streams:
+    """All streams of a plan. Stream numbers are also rows of the detector bank."""
+
+    def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._measured = [measured(contract) for contract in plan.contracts]
+        self.places = max((len(signals) for signals in self._measured), default=0)
+        self.lanes: list[Lane] = []
+        self._lane_of: dict[LaneKey, int] = {}
+        self.items: list[Stream] = []
+        self._of_key: dict[tuple[str, str, str], int] = {}
+        self._of_series: dict[int, list[int]] = {}
+        self.baselines: dict[int, Baseline] = {}
+        self.inherited: set[int] = set()
+        self.collections: dict[int, Collection] = {}
+        self.candidates: dict[int, Baseline] = {}
+        self.bank = Bank()
+        self.tick = 0
+        hold = TICK_HELD_S_MAX / settings.drift_tick_s
+        self._hold_ticks = max(1, round(hold))
+
+    def open_series(
+        self, series: int, contract: int, model: str, version: str, *, learn: bool = True
+    ) -> None:
+        """Open the streams of a series; without `learn` they wait to be restored."""
+        for place, (signal, grid) in enumerate(self._measured[contract]):
+            slot = self._plan.slot_of[signal.attribute]
+            key = LaneKey(slot=slot, type=signal.type, grid=grid)
+            if key not in self._lane_of:
+                self._lane_of[key] = len(self.lanes)
+                self.lanes.append(Lane(key))
+            number = len(self.items)
+            lane = self._lane_of[key]
+            row = self.lanes[lane].append(series, place, number, self.tick)
+            stream = Stream(
+                series=series,
+                model=model,
+                version=version,
+                signal=signal.name,
+                contract=contract,
+                lane=lane,
+                row=row,
+            )
+            self.items.append(stream)
+            self._of_key[stream.key] = number
+            self._of_series.setdefault(series, []).append(number)
+            self.bank.reserve(number + 1)
+            if learn:
+                self.begin(number)
+
+    def begin(self, number: int) -> None:
+        """Start the life of a stream: inherit a baseline if there is one, and collect."""
+        before = self._maybe_before(number)
+        if before is not None:
+            self.inherited.add(number)
+            self.adopt(number, before)
+        self.collect(number)
+
+    def number_of(self, model: str, version: str, signal: str) -> int | None:
+        """Return a stream's number, None when there is no such stream."""
+        return self._of_key.get((model, version, signal))
+
+    def _maybe_before(self, number: int) -> Baseline | None:
+        """Return the newest frozen baseline of another version of the same signal."""
+        mine, grid = self.items[number], self.grid(number)
+        for other in range(number - 1, -1, -1):
+            item = self.items[other]
+            if (item.model, item.signal) == (mine.model, mine.signal):
+                baseline = self.baselines.get(other)
+                if baseline is not None and baseline.grid == grid:
+                    return baseline
+        return None
+
+    def add(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
+        """Count the signals of inferences. Returns the bins of each lane, (rows,) each."""
+        bins = []
+        for lane in self.lanes:
+            found = lane.bins(batch, rows)
+            lane.add(series, found)
+            bins.append(found)
+        return bins
+
+    def adopt(self, number: int, baseline: Baseline) -> None:
+        """Judge a stream against a baseline from the next event on."""
+        self.arm(number, baseline)
+        lane, row = self._lane_row(number)
+        lane.fold(np.array([row]), self.tick)
+        self.bank.clear(number, self.tick * self._settings.drift_tick_ns)
+
+    def arm(self, number: int, baseline: Baseline) -> None:
+        """Connect a stream with a baseline without touching its counts or evidence."""
+        rule = self._plan.contracts[self.items[number].contract].drift
+        lane, row = self._lane_row(number)
+        self.baselines[number] = baseline
+        self.bank.arm(number, baseline, rule.tolerance, self.log_bound(number))
+        lane.freeze(row, baseline.group)
+
+    def log_bound(self, number: int) -> float:
+        """Return log A: A is the ticks in which one false alarm is allowed."""
+        rule = self._plan.contracts[self.items[number].contract].drift
+        return float(-np.log(rule.false_alarms_per_s * self._settings.drift_tick_s))
+
+    def collect(self, number: int) -> None:
+        """Begin to collect a baseline, from the next event on."""
+        if number in self.collections:
+            return
+        lane, row = self._lane_row(number)
+        self.collections[number] = Collection.begin(lane.counts(row))
+        lane.seen[row] = 0
+        lane.due[row] = self._block_events
+        lane.collecting += 1
+
+    @property
+    def _block_events(self) -> int:
+        return max(1, self._settings.baseline_events // BLOCKS_PER_BASELINE)
+
+    def learn(self) -> list[int]:
+        """Close blocks and freeze what has enough events. Returns streams with a new baseline."""
+        frozen: list[int] = []
+        for lane in self.lanes:
+            if not lane.collecting:
+                continue
+            for row in np.flatnonzero(lane.seen >= lane.due).tolist():
+                number = lane.stream[row]
+                collection = self.collections[number]
+                collection.close_block(lane.counts(row))
+                lane.due[row] = lane.seen[row] + self._block_events
+                enough = lane.seen[row] >= self._settings.baseline_events
+                if enough and len(collection.blocks) >= BLOCKS_MIN:
+                    self._finish(number, collection)
+                    if number in self.baselines:
+                        frozen.append(number)
+        return frozen
+
+    def _finish(self, number: int, collection: Collection) -> None:
+        lane, row = self._lane_row(number)
+        rule = self._plan.contracts[self.items[number].contract].drift
+        blocks = collection.blocks
+        unsteady = alarms_by_itself(lane.grid, blocks, rule.tolerance, self.log_bound(number))
+        if unsteady and collection.refusals < REFUSALS_MAX:
+            refusals = collection.refusals + 1
+            self.collections[number] = Collection.begin(lane.counts(row), refusals)
+            lane.seen[row] = 0
+            lane.due[row] = self._block_events
+            return
+        counts = np.sum(np.array(blocks), axis=0)
+        baseline = freeze(lane.grid, counts, blocks, unsteady=unsteady)
+        del self.collections[number]
+        lane.due[row] = NOT_COLLECTING
+        lane.collecting -= 1
+        if number in self.baselines:
+            self.candidates[number] = baseline
+        else:
+            self.adopt(number, baseline)
+
+    def promote(self, number: int) -> Baseline:
+        """Make a stream's candidate its baseline. Raises: ConflictError when there is none."""
+        candidate = self.candidates.pop(number, None)
+        if candidate is None:
+            model, version, signal = self.items[number].key
+            raise ConflictError(f"{signal} of {model} {version} has no candidate baseline yet")
+        self.inherited.discard(number)
+        self.adopt(number, candidate)
+        return candidate
+
+    def turn(self, now_ns: int) -> list[Alarm]:
+        """Close the ticks that are over and judge them."""
+        tick = now_ns // self._settings.drift_tick_ns
+        if tick <= self.tick:
+            return []
+        alarms: list[Alarm] = []
+        for lane in self.lanes:
+            alarms += self._close(lane, tick)
+        self.tick = tick
+        return alarms
+
+    def _close(self, lane: Lane, tick: int) -> list[Alarm]:
+        count = len(lane.stream)
+        events = lane.open[:count].sum(axis=1)
+        held_until = lane.opened[:count] + self._hold_ticks
+        full = events >= TICK_EVENTS_MIN
+        due = np.flatnonzero(full | ((events > 0) & (held_until <= tick)))
+        judged = due[lane.is_frozen[due]]
+        alarms: list[Alarm] = []
+        if len(judged):
+            # The tick of the last event is over one tick later, whenever that is noticed.
+            end = np.where(full[judged], self.tick + 1, held_until[judged])
+            numbers = np.array(lane.stream, dtype=np.int64)[judged]
+            end_ns = end * self._settings.drift_tick_ns
+            alarms = self.bank.step(numbers, lane.coarse(judged), end_ns)
+        lane.fold(due, tick)
+        lane.opened[:count][events == 0] = tick
+        return alarms
+
+    def _lane_row(self, number: int) -> tuple[Lane, int]:
+        item = self.items[number]
+        return self.lanes[item.lane], item.row
+
+    def counts(self, number: int) -> Int64:
+        """Return all counts of a stream. Shape: (grid width,)."""
+        lane, row = self._lane_row(number)
+        return lane.counts(row)
+
+    def grid(self, number: int) -> Grid:
+        """Return the grid of a stream."""
+        return self.lanes[self.items[number].lane].grid
+
+    def of_series(self, series: int) -> Sequence[int]:
+        """Return the streams of a series."""
+        return self._of_series.get(series, ())
+
+    def reset(self, number: int, total: Int64, open_tick: Int64) -> None:
+        """Set the counts of a stream to saved ones."""
+        lane, row = self._lane_row(number)
+        lane.total[row], lane.open[row] = total, open_tick
+
+    def resume(self, number: int, collection: Collection, due: int) -> None:
+        """Go on with a saved collection."""
+        lane, row = self._lane_row(number)
+        self.collections[number] = collection
+        lane.due[row] = due
+        lane.collecting += 1
+
+    def set_progress(self, number: int, opened: int, seen: int) -> None:
+        """Set since when a stream's tick is open, and how much of a baseline it has."""
+        lane, row = self._lane_row(number)
+        lane.opened[row], lane.seen[row] = opened, seen

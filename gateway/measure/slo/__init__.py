@@ -1,0 +1,1 @@
+"""Objectives: windows of counts, burn rates, and what burns."""
