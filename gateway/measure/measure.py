@@ -142,17 +142,19 @@ class Measure:
             )
             self._count(batch, some)
             self.streams.learn()
+        contract = inherit(batch, matched)
         if self.operations.infer(
             batch,
             runs,
-            contract=matched,
+            matched=matched,
+            contract=contract,
             series=series,
             failed=failed,
             event_ns=event_ns,
         ):
             anomalies += self._tell_violations(batch.arrival_ns)
         return Findings(
-            contract=inherit(batch, matched),
+            contract=contract,
             series=series,
             failed=failed,
             duration_ns=duration_ns.astype(np.uint64),

@@ -115,6 +115,7 @@ class Operations:
         batch: Batch,
         runs: Runs,
         *,
+        matched: Array,
         contract: Array,
         series: Array,
         failed: Bool,
@@ -122,11 +123,12 @@ class Operations:
     ) -> bool:
         """Note what the spans of a batch say of devices; returns whether integrity was violated.
 
-        Shape: all (spans,).
+        Shape: all (spans,); `matched` is NO_CONTRACT for what is no inference, `contract` that of
+        the trace then.
         """
         names = self._series.names
-        self.devices.infer(batch, runs, contract, series, names)
-        self.causes.add(batch, contract, failed, event_ns)
+        self.devices.infer(batch, runs, matched, series, names)
+        self.causes.add(batch, matched, failed, event_ns)
         violated = self.health.integrity.add(
             batch,
             contract=contract,

@@ -197,7 +197,8 @@ class Watch:
                     told.append(self.episodes.start(key, self._burn(burn)))
             else:
                 episode.quiet_for_ns(False, at_ns)
-                if burn.pages and episode.anomaly.severity is not Severity.PAGE:
+                is_louder = burn.pages and episode.anomaly.severity is not Severity.PAGE
+                if is_louder and not self._is_transient(burn):
                     told.append(self.episodes.escalate(key, self._burn(burn)))
         for key, episode in list(self.episodes.open.items()):
             if episode.anomaly.kind is not AnomalyKind.SLO_BURN or key in burning:

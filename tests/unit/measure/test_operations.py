@@ -1,12 +1,13 @@
 """Measure as a whole: parcels, declarations, pauses of the gateway, and what is told when."""
 
 import dataclasses
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pytest
 
 from gateway.batch import API_IDENTITY, Anomaly, AnomalyKind, Parcel, Severity, Signal, Transport
+from gateway.contract.plan import Plan
 from gateway.contract.schema import Cost, Indicator, LabelRule, Slo
 from gateway.measure import Measure, MeasureSettings
 from gateway.otlp.declared import (
@@ -15,6 +16,8 @@ from gateway.otlp.declared import (
     Event,
     Label,
     ModelLoad,
+    RolloutEnd,
+    RolloutStart,
     Violation,
 )
 from gateway.otlp.events import start_notice, write
@@ -52,9 +55,9 @@ def parcel(body: bytes, arrival_ns: int, *, identity: str = "") -> Parcel:
 class Story:
     """A measure and its clock. Units: seconds since START_NS."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.measure = Measure(PLAN, MeasureSettings(lateness_s=30.0, **settings))
-        self.fleet = Fleet(PLAN, devices=4, size=40, seed=3)
+    def __init__(self, the_plan: Plan = PLAN) -> None:
+        self.measure = Measure(the_plan, MeasureSettings(lateness_s=30.0))
+        self.fleet = Fleet(the_plan, devices=4, size=40, seed=3)
         self.now_s = 0
         self.told: list[Anomaly] = []
 
@@ -206,6 +209,62 @@ def test_the_cost_of_a_month_is_told_at_four_fifths_of_its_budget() -> None:
     assert ticket.severity is Severity.TICKET
     [cost] = story.measure.snapshot().operations.meters.costs
     assert cost.spent == pytest.approx(3 * 40 * 0.01 + 0.35)
+
+
+ROLLED: Final = plan(
+    contract(
+        slos=(Slo(name="success", indicator=Indicator.SUCCESS, objective=0.95, window=7 * DAY_S),)
+    )
+)
+
+
+class Rolling(Story):
+    """A site on which one version replaces another."""
+
+    def __init__(self) -> None:
+        super().__init__(ROLLED)
+        self.newer = Fleet(ROLLED, devices=4, size=40, seed=4, version="2.0")
+        self.failing = np.zeros(40, dtype=np.bool_)
+
+    def send(self, *parcels: Parcel) -> None:
+        super().send(*parcels)
+        confidence = np.full(40, 0.5)
+        batch = self.newer.batch(self.now_ns, confidence, failed=self.failing)
+        self.told += self.measure.observe(batch).anomalies
+
+
+def test_a_rollout_holds_back_what_it_explains_and_pays_for_it() -> None:
+    story = Rolling()
+    story.run(8 * 60 * MINUTE_S, step_s=60)
+    start = RolloutStart(
+        at_ns=story.now_ns,
+        rollout="r-1",
+        model=MODEL,
+        version="2.0",
+        previous="1.0",
+        allocation=1.0,
+    )
+    story.declare(start)
+    story.failing[:] = True
+    story.run(15 * MINUTE_S, step_s=30)
+    assert story.of(AnomalyKind.SLO_BURN) == []
+    [slo] = story.measure.snapshot().slos
+    assert slo.windows[-1].bad == 30 * 40, "what is not told is paid for all the same"
+    [rollout] = story.measure.snapshot().operations.rollouts.rollouts
+    [spend] = rollout.spends
+    assert (spend.rollout_bad, spend.control_bad) == (30 * 40, 0)
+    story.declare(RolloutEnd(at_ns=story.now_ns, rollout="r-1"))
+    story.run(5 * MINUTE_S, step_s=30)
+    [burn, *_] = story.of(AnomalyKind.SLO_BURN)
+    assert burn.version == "2.0"
+
+
+def test_without_a_rollout_the_same_failures_are_told() -> None:
+    story = Rolling()
+    story.run(8 * 60 * MINUTE_S, step_s=60)
+    story.failing[:] = True
+    story.run(15 * MINUTE_S, step_s=30)
+    assert story.of(AnomalyKind.SLO_BURN)[-1].severity is Severity.PAGE
 
 
 def test_failed_loads_and_unreadable_declarations_are_counted() -> None:
