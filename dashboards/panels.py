@@ -56,6 +56,8 @@ class Panel:
     steps: Sequence[Step] = ()
     # Field to (shown name, unit), for the columns of a table; the order is that of the columns.
     columns: Mapping[str, tuple[str, Unit]] | None = None
+    # Fields of a table whose text is coloured by its value.
+    marks: Mapping[str, Sequence[Step]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,16 +157,31 @@ def _target(panel: Panel, target: Target, ref: str) -> Json:
     }
 
 
+def _thresholds(steps: Sequence[Step]) -> Json:
+    return {
+        "mode": "absolute",
+        "steps": [{"color": step.colour, "value": step.value} for step in steps],
+    }
+
+
+def _column(unit: Unit, steps: Sequence[Step]) -> list[Json]:
+    properties: list[Json] = [{"id": "unit", "value": unit}]
+    if steps:
+        properties += [
+            {"id": "color", "value": {"mode": "thresholds"}},
+            {"id": "thresholds", "value": _thresholds(steps)},
+            {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+        ]
+    return properties
+
+
 def _field_config(panel: Panel) -> Json:
     steps = panel.steps or (Step(value=None, colour="green"),)
     defaults: Json = {
         "unit": panel.unit,
         "color": {"mode": "thresholds" if panel.kind == "stat" else "palette-classic"},
         "mappings": [],
-        "thresholds": {
-            "mode": "absolute",
-            "steps": [{"color": step.colour, "value": step.value} for step in steps],
-        },
+        "thresholds": _thresholds(steps),
     }
     if panel.kind == "timeseries":
         defaults["custom"] = {
@@ -174,12 +191,13 @@ def _field_config(panel: Panel) -> Json:
             "spanNulls": False,
             "thresholdsStyle": {"mode": "dashed" if panel.steps else "off"},
         }
+    marks = panel.marks or {}
     overrides = [
         {
             "matcher": {"id": "byName", "options": shown},
-            "properties": [{"id": "unit", "value": unit}],
+            "properties": _column(unit, marks.get(name, ())),
         }
-        for shown, unit in (panel.columns or {}).values()
+        for name, (shown, unit) in (panel.columns or {}).items()
     ]
     return {"defaults": defaults, "overrides": overrides}
 

@@ -5,9 +5,12 @@ from typing import Final
 from dashboards.boards.common import (
     BURN_STEPS,
     CLUSTER,
+    EXHAUSTION_STEPS,
     MODEL,
     MODELS,
+    NONE_WANTED,
     REGION,
+    ROLLOUT_STEPS,
     SILENT_S,
     SITE,
     SLO,
@@ -49,7 +52,17 @@ ON_CALL: Final = Board(
                         "model": ("Model", "none"),
                         "destination": ("Destination", "none"),
                     },
-                    width=16,
+                    width=12,
+                ),
+                Panel(
+                    kind="stat",
+                    title="Integrity",
+                    description="Models whose violation of integrity nobody has acknowledged; any "
+                    "but 0 comes before everything else.",
+                    unit="short",
+                    targets=[Target(expression=f"sum(weir_integrity_latched{{{MODEL}}})")],
+                    steps=NONE_WANTED,
+                    width=4,
                 ),
                 Panel(
                     kind="stat",
@@ -110,6 +123,39 @@ ON_CALL: Final = Board(
                     ],
                     width=12,
                 ),
+                Panel(
+                    kind="timeseries",
+                    title="Rollout spending",
+                    description="Share of its allocation that each running rollout has spent. The "
+                    "lines: at half it is watched, at all of it halted.",
+                    unit="percentunit",
+                    targets=[
+                        Target(
+                            expression="max by (model, rollout, slo) ("
+                            f"weir_rollout_spent_ratio{{{SLO}}} / "
+                            f"weir_rollout_allocation_ratio{{{SLO}}})",
+                            legend="{{model}} {{rollout}} {{slo}}",
+                        )
+                    ],
+                    steps=ROLLOUT_STEPS,
+                    width=12,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Time to exhaustion",
+                    description="How long each budget lasts at the rate of now; no line is for "
+                    "ever. Below a day it is told.",
+                    unit="s",
+                    targets=[
+                        Target(
+                            expression="min by (model, slo) "
+                            f"(weir_slo_exhaustion_seconds{{{SLO}}})",
+                            legend="{{model}} {{slo}}",
+                        )
+                    ],
+                    steps=EXHAUSTION_STEPS,
+                    width=12,
+                ),
                 latency("Inference latency"),
                 Panel(
                     kind="heatmap",
@@ -144,6 +190,34 @@ ON_CALL: Final = Board(
                         )
                     ],
                     steps=(Step(value=None, colour="green"), Step(value=12.5, colour="red")),
+                    width=12,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Failed inferences by owner",
+                    description="Failed inferences per second by who can mend their cause: devices "
+                    "(memory, heat, drivers) or the model.",
+                    unit="cps",
+                    targets=[
+                        Target(
+                            expression=rate("weir_failed_inferences_total", "model, owner", MODEL),
+                            legend="{{model}} {{owner}}",
+                        )
+                    ],
+                    width=12,
+                ),
+                Panel(
+                    kind="timeseries",
+                    title="Devices",
+                    description="Expected devices of each model, heard and silent. Silent ones of "
+                    "all models at once are the network or the power.",
+                    unit="short",
+                    targets=[
+                        Target(
+                            expression=f"sum by (model, state) (weir_devices{{{MODEL}}})",
+                            legend="{{model}} {{state}}",
+                        )
+                    ],
                     width=12,
                 ),
                 Panel(
@@ -195,7 +269,7 @@ ON_CALL: Final = Board(
                             legend="{{destination}}",
                         )
                     ],
-                    width=6,
+                    width=12,
                 ),
                 Panel(
                     kind="timeseries",
@@ -209,7 +283,7 @@ ON_CALL: Final = Board(
                             legend="{{destination}}",
                         )
                     ],
-                    width=6,
+                    width=12,
                 ),
                 Panel(
                     kind="timeseries",
@@ -223,7 +297,7 @@ ON_CALL: Final = Board(
                         )
                         for q in (0.5, 0.99)
                     ],
-                    width=6,
+                    width=12,
                 ),
             ],
         ),

@@ -50,6 +50,7 @@ def _series(snapshot: MeasureSnapshot) -> Iterator[Sample]:
 def _slos(snapshot: MeasureSnapshot) -> Iterator[Sample]:
     for slo in snapshot.slos:
         labels = {"model": slo.model, "slo": slo.slo}
+        yield Sample(name="weir_slo_objective_ratio", labels=labels, value=slo.objective)
         if slo.budget_remaining_ratio is not None:
             yield Sample(
                 name="weir_slo_budget_remaining_ratio",
@@ -166,8 +167,10 @@ def _counts(snapshot: MeasureSnapshot) -> Iterator[Sample]:
             labels={"model": model or NO_MODEL, "owner": owner},
             value=count,
         )
-    for model, count in counts.violations.items():
+    # Who has none shows 0: a series that begins with the first violation would show no increase.
+    for model in sorted({fleet.model for fleet in snapshot.fleets} | counts.violations.keys()):
         labels = {"model": model or NO_MODEL}
+        count = counts.violations.get(model, 0)
         yield Sample(name="weir_integrity_violations_total", labels=labels, value=count)
         yield Sample(
             name="weir_integrity_latched", labels=labels, value=int(model in counts.latched)

@@ -49,6 +49,13 @@ MEASURED: Final = (
         help="Speed at which the error budget is spent; 1 spends it exactly within its period.",
     ),
     Vital(
+        name="weir_slo_objective_ratio",
+        type=GAUGE,
+        unit="ratio",
+        labels=("model", "slo"),
+        help="Share of good events that an SLO asks for.",
+    ),
+    Vital(
         name="weir_slo_budget_remaining_ratio",
         type=GAUGE,
         unit="ratio",

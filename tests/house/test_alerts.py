@@ -2,13 +2,14 @@
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from gateway.batch import AnomalyKind
 from gateway.forward.alerts import ALERT_NAMES, WATCHDOG
 from tests.process import AMTOOL, PROMTOOL, ROOT, require
 
@@ -25,6 +26,7 @@ OWNERS: Final = frozenset({"ml-engineering", "device-ops", "site-ops"})
 RUNBOOK_BASE: Final = "https://weir.example/runbooks/"
 BOARD_BASE: Final = "https://grafana.example/d/"
 HEADINGS: Final = ("## What it means", "## Look", "## Do", "## Over when")
+SIDES: Final = ("source_matchers", "target_matchers")
 TOOL_S: Final = 60
 
 Rule = Mapping[str, Any]  # a rule as YAML gives it
@@ -171,3 +173,79 @@ def test_routing_is_valid() -> None:
 def test_alert_reaches_its_owner(labels: str, receiver: str) -> None:
     done = run(AMTOOL, "config", "routes", "test", f"--config.file={ROUTES}", *labels.split())
     assert (done.returncode, done.stdout.strip()) == (0, receiver)
+
+
+def covers(source: Mapping[str, str], target: Mapping[str, str]) -> bool:
+    """Tell whether a rule of the routing lets one alert cover another one. Regexes are anchored."""
+    rules = yaml.safe_load(ROUTES.read_text(encoding="utf-8"))["inhibit_rules"]
+    return any(
+        _fits(rule["source_matchers"], source)
+        and _fits(rule["target_matchers"], target)
+        and all(source.get(label, "") == target.get(label, "") for label in rule["equal"])
+        for rule in rules
+    )
+
+
+def _fits(matchers: Iterable[str], labels: Mapping[str, str]) -> bool:
+    for matcher in matchers:
+        label, how, value = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', matcher).groups()  # type: ignore[union-attr]  # no match is a failure too
+        found = labels.get(label, "")
+        is_it = bool(re.fullmatch(value, found)) if "~" in how else found == value
+        if is_it == ("!" in how):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("own", "rule", "labels"),
+    [
+        (AnomalyKind.INTEGRITY, "WeirIntegrityViolated", {}),
+        (AnomalyKind.ROLLOUT, "WeirRolloutHalt", {"rollout": "r7"}),
+        (AnomalyKind.COST, "WeirCostBudget", {}),
+        (AnomalyKind.BANDWIDTH, "WeirBandwidthSpent", {}),
+        (AnomalyKind.MODEL_LOAD, "WeirModelLoadsFailing", {}),
+        (AnomalyKind.SLO_BURN, "WeirBudgetSoon", {"slo": "success"}),
+    ],
+)
+def test_what_the_gateway_tells_is_not_told_twice(
+    own: AnomalyKind, rule: str, labels: Mapping[str, str]
+) -> None:
+    place = {"cluster": "dock", "model": "m", "severity": "page", **labels}
+    source = {**place, "alertname": ALERT_NAMES[own]}
+    (target,) = [each["labels"] for each in alerts() if each["alert"] == rule]
+    assert covers(source, {**place, **target, "alertname": rule})
+    assert not covers(source, {**place, **target, "alertname": rule, "model": "other"})
+    assert not covers({**source, "alertname": "WeirOther"}, {**target, "alertname": rule})
+
+
+def test_a_ticket_of_the_gateway_does_not_cover_the_page_of_a_rule() -> None:
+    place = {"cluster": "dock", "model": "m", "rollout": "r7"}
+    for own, rule in (
+        (AnomalyKind.ROLLOUT, "WeirRolloutHalt"),
+        (AnomalyKind.BANDWIDTH, "WeirBandwidthSpent"),
+    ):
+        source = {**place, "alertname": ALERT_NAMES[own], "severity": "ticket"}
+        assert not covers(source, {**place, "alertname": rule, "severity": "page"})
+
+
+def test_a_planned_deployment_covers_neither_its_halt_nor_safety() -> None:
+    plan = {
+        "alertname": "PlannedDeployment",
+        "cluster": "dock",
+        "rollout": "r7",
+        "severity": "none",
+    }
+    page = {"cluster": "dock", "rollout": "r7", "severity": "page"}
+    assert covers(plan, {**page, "alertname": "WeirSloBurnPage"})
+    assert not covers(plan, {**page, "alertname": "WeirSloBurnPage", "safety": "true"})
+    assert not covers(plan, {**page, "alertname": "WeirRollout"})
+    assert not covers(plan, {**page, "alertname": "WeirRolloutHalt"})
+
+
+def test_every_alert_that_covers_or_is_covered_exists() -> None:
+    names = {rule["alert"] for rule in alerts()} | OWN_ALERTS | {"PlannedDeployment"}
+    rules = yaml.safe_load(ROUTES.read_text(encoding="utf-8"))["inhibit_rules"]
+    for matcher in [each for rule in rules for side in SIDES for each in rule[side]]:
+        found = re.fullmatch(r'alertname(?:=~|!~|=)"(.*)"', matcher)
+        for pattern in found[1].split("|") if found else ():
+            assert any(re.fullmatch(pattern, name) for name in names), matcher

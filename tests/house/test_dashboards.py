@@ -17,7 +17,7 @@ import yaml
 from dashboards.__main__ import FOLDER, text_of
 from dashboards.boards import BOARDS
 from dashboards.boards.executive import EXECUTIVE
-from dashboards.panels import COLUMNS, Board, Panel, Row, Target, render
+from dashboards.panels import COLUMNS, Board, Panel, Row, Step, Target, render
 from gateway.vitals import VITALS, VitalType
 from tests.process import PROMTOOL, ROOT, require
 
@@ -261,3 +261,37 @@ def test_faults_of_a_board_are_found() -> None:
     assert unknown_selectors("weir_pending_items_bucket{}")
     assert bare_counters("sum(weir_bytes_total{})") == ["weir_bytes_total"]
     assert not bare_counters("sum(rate(weir_bytes_total{}[5m]))")
+
+
+def test_marked_columns_are_coloured_and_the_others_are_not() -> None:
+    panel = Panel(
+        kind="table",
+        title="a",
+        description="A.",
+        targets=[Target(expression="up")],
+        columns={"job": ("Job", "none"), "Value #A": ("Up", "short")},
+        marks={"Value #A": (Step(value=None, colour="red"), Step(value=1, colour="green"))},
+    )
+    board = render(
+        Board(
+            uid="x",
+            title="x",
+            description="x",
+            time_from="now-1h",
+            refresh="",
+            variables=(),
+            rows=[Row(title="r", panels=[panel])],
+        )
+    )
+    plain, marked = board["panels"][1]["fieldConfig"]["overrides"]
+    assert plain["matcher"]["options"] == "Job"
+    assert [each["id"] for each in plain["properties"]] == ["unit"]
+    found = {each["id"]: each["value"] for each in marked["properties"]}
+    assert found["thresholds"]["steps"][1] == {"color": "green", "value": 1}
+    assert found["custom.cellOptions"] == {"type": "color-text"}
+
+
+def test_only_columns_are_marked() -> None:
+    for board in BOARDS:
+        for panel in [panel for row in board.rows for panel in row.panels]:
+            assert set(panel.marks or ()) <= set(panel.columns or ()), panel.title

@@ -42,6 +42,16 @@ function size(bytes) {
   return (i ? n.toFixed(1) : n) + " " + units[i];
 }
 
+/* Of a clock: ahead is +, behind is −. */
+const offset = (s) => (s === null ? "–" : (s < 0 ? "−" : "+") + seconds(Math.abs(s)));
+
+function money(amount, currency) {
+  if (amount === null || amount === undefined) return "–";
+  const text = amount && Math.abs(amount) < 1 ? amount.toPrecision(2)
+    : amount.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  return text + " " + currency;
+}
+
 const time = (ns) => new Date(ns / 1e6).toLocaleString();
 
 async function request(path, options) {
@@ -123,9 +133,115 @@ function drawSlos(page) {
         make("span", { class: "quiet" }, percent(slo.objective, 2) + " over " +
           seconds(slo.window_s) + (slo.threshold_s ? ", under " + seconds(slo.threshold_s) : "")),
         make("span", { class: left < 0 ? "bad" : left < 0.25 ? "warn" : "good" },
-          percent(left, 1) + " of the budget left")),
+          percent(left, 1) + " of the budget left"),
+        slo.exhaustion_s && left > 0 ? make("span", { class: slo.exhaustion_s < 86400 ? "warn"
+          : "quiet" }, "lasts for " + seconds(slo.exhaustion_s)) : null),
       ...rows);
   }), "No objective is declared.");
+}
+
+/* One line: a name, how much of a limit is used, and the numbers. */
+function spending(name, used, limit, warnFrom, text, hint) {
+  const share = limit ? used / limit : used > 0 ? 1 : 0;
+  const level = share >= 1 ? "bad" : share >= warnFrom ? "warn" : "";
+  const bar = make("span", { class: level });
+  bar.style.width = Math.min(100, 100 * Math.max(0, share)) + "%";
+  return make("div", { class: "spend", title: hint },
+    make("span", {}, name), make("div", { class: "bar" }, bar),
+    make("span", { class: level }, text));
+}
+
+const STATES = { halted: "badge bad", warned: "badge warn", active: "badge good" };
+
+function drawRollouts(page) {
+  const items = page.items.slice(0, LIST_MAX).map((r) =>
+    make("div", { class: "item" },
+      make("p", { class: "row" },
+        make("span", { class: STATES[r.state] || "badge" }, r.outcome.replace("_", " ") || r.state),
+        make("strong", {}, r.model + " " + (r.previous ? r.previous + " → " : "") + r.version),
+        make("span", { class: "quiet" }, r.id + " · " + r.kind + " · " + time(r.start_ns)),
+        make("span", { class: r.failed ? "warn" : "" }, count(r.succeeded) +
+          (r.devices === null ? "" : " of " + count(r.devices)) + " devices" +
+          (r.failed ? ", " + count(r.failed) + " failed" : ""))),
+      ...r.spends.map((s) => spending(s.slo, s.spent_ratio, s.allocation_ratio, 0.5,
+        percent(s.spent_ratio, 1) + " of " + percent(s.allocation_ratio, 1) +
+          (s.confident ? "" : ", unsure"),
+        "bad: " + count(s.rollout_bad) + " of " + count(s.rollout_events) + "; with the version " +
+          "before " + count(s.control_bad) + " of " + count(s.control_events)))));
+  const models = page.models.map((m) => make("p", { class: "quiet" },
+    m.model + " in 30 days: " + (m.success_ratio === null ? "no device reported"
+      : percent(m.success_ratio, 1) + " of " + count(m.succeeded + m.failed) +
+        " devices succeeded") + ", " + count(m.retrained) + " retrained"));
+  const refused = Object.entries(page.refused).map(([reason, n]) =>
+    make("p", { class: "warn" }, count(n) + " not used: " + reason.replaceAll("_", " ")));
+  const all = items.length ? [...items, ...models, ...refused] : refused;
+  fill("rollouts", all, "No rollout is declared.");
+}
+
+/* The 95 % interval as a bar between 0 and 100 %, with a mark at the estimate. */
+function interval(found) {
+  const [low, high] = [100 * found.low_ratio, 100 * found.high_ratio];
+  const words = percent(found.low_ratio, 1) + " to " + percent(found.high_ratio, 1);
+  return make("svg", { viewBox: "0 0 100 8", role: "img", "aria-label": words },
+    make("rect", { class: "expected", x: 0, y: 3.5, width: 100, height: 1 }),
+    make("rect", { class: "interval", x: low, y: 1, width: Math.max(1, high - low), height: 6 }),
+    make("rect", { class: "estimate", x: Math.min(98.5, 100 * found.accuracy_ratio), y: 0,
+      width: 1.5, height: 8 }));
+}
+
+function drawAccuracy(page) {
+  const within = (found) => (found === null ? "–" : percent(found.accuracy_ratio, 1) + " (" +
+    (100 * found.low_ratio).toFixed(1) + "–" + (100 * found.high_ratio).toFixed(1) + ")");
+  fill("accuracy", page.items.length ? [table(
+    ["model", "version", "right#", "wrong#", "24 h#", "30 days#", "95 % interval"],
+    page.items.slice(0, LIST_MAX).map((a) => [a.model, a.version, count(a.right), count(a.wrong),
+      within(a.day), within(a.month), a.month === null ? "" : interval(a.month)]))] : [],
+  "No label has met its inference yet.");
+}
+
+function drawCosts(page) {
+  const costs = page.items.map((c) => {
+    const parts = [...c.parts].sort((a, b) => b.cost - a.cost).slice(0, 5).map((part) =>
+      make("span", { class: "quiet" }, (part.version + " " + part.feature).trim() + " " +
+        money(part.cost, c.currency)));
+    const jobs = c.batch_jobs ? make("span", { class: "quiet" }, "batch jobs " +
+      money(c.batch_jobs, c.currency)) : null;
+    const bound = (name, amount) => (c.budget === null || amount === null ? null
+      : spending(name, amount, c.budget, 0.8, money(amount, c.currency), null));
+    return make("div", { class: "item" },
+      make("p", { class: "row" },
+        make("strong", {}, c.model), make("span", {}, money(c.spent, c.currency) + " spent"),
+        make("span", { class: c.budget !== null && c.projected > c.budget ? "warn" : "quiet" },
+          c.projected === null ? "too early to project" : "projected " +
+            money(c.projected, c.currency)),
+        make("span", { class: "quiet" }, c.budget === null ? "no budget"
+          : "budget " + money(c.budget, c.currency))),
+      bound("spent", c.spent), bound("projected", c.projected),
+      make("p", { class: "row" }, ...parts, jobs));
+  });
+  const bytes = page.bandwidth.map((b) => make("div", { class: "item" },
+    make("p", { class: "row" }, make("strong", {}, b.model + " " + b.slo),
+      make("span", { class: "quiet" }, "bytes that may leave until " + time(b.end_ns))),
+    spending("left", b.spent_bytes, b.allowance_bytes, 0.8,
+      size(b.spent_bytes) + " of " + size(b.allowance_bytes), null)));
+  fill("costs", [...costs, ...bytes], "No contract has a cost or an allowance of bytes.");
+}
+
+function drawDevices(page) {
+  const shown = page.items.slice(0, LIST_MAX);
+  const left = page.total - shown.length;
+  fill("devices", shown.length ? [table(
+    ["device", "model", "version", "accelerator", "heard before#", "clock#", "jitter#",
+      "headroom#", "condition"],
+    shown.map((d) => [make("code", {}, d.device), d.model || "–", d.version || "–",
+      d.accelerator || "–",
+      make("span", { class: d.silent ? "bad" : "" }, seconds(d.freshness_s)),
+      offset(d.clock_offset_s), seconds(d.clock_jitter_s),
+      make("span", { class: d.headroom_ratio !== null && d.headroom_ratio < 0.1 ? "bad" : "" },
+        percent(d.headroom_ratio, 0)),
+      make("span", { class: "warn" }, d.conditions.join(", ").replaceAll("_", " "))])),
+    ...(left > 0 ? [make("p", { class: "quiet" }, "and " + count(left) +
+      " that were heard later")] : [])] : [], "No device was heard yet.");
 }
 
 function bars(state) {
@@ -177,7 +293,8 @@ function drawAnomalies(page) {
     return make("div", { class: "item" },
       make("p", { class: "row" },
         make("span", { class: firing ? "badge bad" : "badge" }, view.state),
-        make("strong", {}, a.model + " " + a.version), make("span", {}, a.subject),
+        make("strong", {}, (a.model + " " + a.version).trim() || "site"),
+        make("span", {}, a.kind.replace("_", " ") + ": " + a.subject),
         make("span", { class: "quiet" }, a.severity + " · " + time(a.onset_ns))),
       make("p", {}, a.summary),
       make("p", { class: "row" }, ...links,
@@ -292,8 +409,10 @@ function drawStatus(status, ready) {
 
 async function refresh() {
   try {
-    const paths = ["status", "models", "slo", "drift", "anomalies", "dives"];
-    const [ready, status, models, slos, drift, anomalies, dives] = await Promise.all(
+    const paths = ["status", "models", "slo", "drift", "anomalies", "dives", "rollouts",
+      "accuracy", "costs", "devices"];
+    const [ready, status, models, slos, drift, anomalies, dives, rollouts, accuracy, costs,
+      devices] = await Promise.all(
       [request("/readyz"), ...paths.map((path) => request("/api/v1/" + path))]);
     byId("login").hidden = true;
     drawStatus(status, ready);
@@ -303,6 +422,10 @@ async function refresh() {
     drawDrift(drift);
     drawAnomalies(anomalies);
     drawDives(dives);
+    drawRollouts(rollouts);
+    drawAccuracy(accuracy);
+    drawCosts(costs);
+    drawDevices(devices);
     byId("age").textContent = "as of " + new Date().toLocaleTimeString();
   } catch (error) {
     byId("age").textContent = error.message;

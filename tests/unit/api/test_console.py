@@ -39,7 +39,7 @@ async def test_nothing_is_loaded_from_elsewhere(client: Client) -> None:
 async def test_it_reads_only_paths_that_exist(client: Client) -> None:
     html, _ = await _page(client)
     paths = {route.path for route in ROUTES}
-    named = re.search(r"const paths = \[(.*?)\]", html)
+    named = re.search(r"const paths = \[(.*?)\]", html, re.DOTALL)
     assert named is not None
     for name in re.findall(r'"(\w+)"', named[1]):
         assert f"/api/v1/{name}" in paths

@@ -10,8 +10,9 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.api.measurements import DEVICES_MAX, measured
+from gateway.api.measurements import DEVICES_MAX, NO_MODEL, measured
 from gateway.api.metrics import UnknownVitalError, read, render
+from gateway.api.operations import NO_COUNTS, FleetState
 from gateway.api.sources import Histogram, MeasureSnapshot, Sample
 from gateway.vitals import VITALS, VitalType
 from tests.unit.api.fakes import MEASURE, TRACE, World
@@ -70,12 +71,35 @@ def test_values_come_from_the_snapshots() -> None:
     assert values["weir_inference_duration_seconds_bucket", (("le", "1.0"), *model)] == 99
     slo = (("model", "damage-net"), ("slo", "success"), ("window", "5m"))
     assert values["weir_slo_burn_rate", slo] == 14.5
+    assert values["weir_slo_objective_ratio", slo[:2]] == 0.999
     assert ("weir_slo_burn_rate", (*slo[:2], ("window", "6h"))) not in values
     assert values["weir_drift_psi", (model[0], ("signal", "brightness"), model[1])] == 0.4
     assert ("weir_drift_psi", (model[0], ("signal", "class"), model[1])) not in values
     assert values["weir_ready", (("check", "journal"),)] == 1
     assert values["weir_info", (("kernel", "k1"), ("version", "0.1.0"))] == 1
     assert values["weir_anomalies_total", (("kind", "drift"), ("model", 'a"b\\c\n'))] == 1
+
+
+def test_a_model_without_violations_shows_none_of_them() -> None:
+    fleets = tuple(
+        FleetState(model=model, expected=1, silent=0, threshold_s=300.0, oldest_age_s=None)
+        for model in ("damage-net", "")
+    )
+    counts = replace(NO_COUNTS, violations={"triage-net": 2}, latched=("triage-net",))
+    found = measured(MeasureSnapshot(fleets=fleets, counts=counts))
+    values = {
+        (sample.name, sample.labels["model"]): sample.value
+        for sample in found
+        if sample.name.startswith("weir_integrity_")
+    }
+    assert values == {
+        ("weir_integrity_violations_total", "damage-net"): 0,
+        ("weir_integrity_violations_total", NO_MODEL): 0,
+        ("weir_integrity_violations_total", "triage-net"): 2,
+        ("weir_integrity_latched", "damage-net"): 0,
+        ("weir_integrity_latched", NO_MODEL): 0,
+        ("weir_integrity_latched", "triage-net"): 1,
+    }
 
 
 def test_series_with_known_labels_start_at_zero() -> None:
