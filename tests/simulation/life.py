@@ -118,18 +118,22 @@ def _set(future: "asyncio.Future[None]") -> None:
 
 @dataclass(slots=True)
 class Life:
-    """One process from its start to its end. `bomb` is the step at which it dies."""
+    """One process from its start to its end.
+
+    It dies at the step of number `bomb`, or at the next one that is called `fatal`.
+    """
 
     alive: bool = True
     steps: int = 0
     bomb: int = 0
+    fatal: str = ""
     died_at: str = ""
 
     def step(self, what: str) -> None:
         """Take a step that has an effect outside. Raises: CrashError when the process is dead."""
         self.steps += 1
         assert self.steps < STEPS_MAX, f"{what} goes on for ever"
-        if self.alive and self.steps == self.bomb:
+        if self.alive and (self.steps == self.bomb or what == self.fatal):
             self.alive, self.died_at = False, what
         if not self.alive:
             raise CrashError(what)

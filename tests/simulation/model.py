@@ -88,8 +88,12 @@ class Model:
         self.acknowledged.add(sequence)
         self.records[sequence] = self.attempts[sequence][-1]
 
-    def met(self, replayed: Mapping[int, GroupRecord]) -> None:
-        """Compare what a start has read, as far as it came, with what was written."""
+    def met(self, replayed: Mapping[int, GroupRecord]) -> list[int]:
+        """Compare what a start has read, as far as it came, with what was written.
+
+        Returns the newest arrival of each record that counts from now on.
+        """
+        new: list[int] = []
         for sequence, record in replayed.items():
             known = self.attempts.get(sequence, [])
             if sequence in self.acknowledged:
@@ -98,6 +102,8 @@ class Model:
             if sequence not in self.records:
                 assert sequence > self._through, "a record comes back behind newer ones"
                 self.records[sequence] = record
+                new.append(max(entry.arrival_ns for entry in record.entries))
+        return new
 
     def found(self, cursor: int, outbox_cursor: int, replayed: Mapping[int, GroupRecord]) -> None:
         """Compare what a whole start has read with what it had to find."""

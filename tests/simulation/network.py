@@ -46,7 +46,7 @@ class Destination:
     refused: dict[Signal, set[int]] = field(
         default_factory=lambda: {signal: set() for signal in Signal}
     )
-    order: dict[Signal, list[int]] = field(
+    order: dict[Signal, list[tuple[int, frozenset[int]]]] = field(
         default_factory=lambda: {signal: [] for signal in Signal}
     )
     # By id and what is in the frame: ids of parts that are gone may be used again.
@@ -98,10 +98,14 @@ class Destination:
         for each in before:
             assert not each.heard or each.life is not life, "an answer was heard and not marked"
         if not before:
-            newer = sum(other > frame_id for other in self.order[signal])
+            # A part comes after its whole, if that was taken and the answer was lost.
+            newer = sum(
+                other > frame_id and not whole.issuperset(numbers)
+                for other, whole in self.order[signal]
+            )
             limit = 0 if signal is Signal.METRICS else IN_FLIGHT_MAX - 1
             assert newer <= limit, f"{signal}: {newer} newer frames came first"
-            self.order[signal].append(frame_id)
+            self.order[signal].append((frame_id, frozenset(numbers)))
         before.append(Taking(life, heard))
         self.taken[signal].update(numbers)
 

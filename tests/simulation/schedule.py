@@ -27,6 +27,11 @@ OUTAGES_S: Final = (5.0, 5.0, 60.0, 60.0, 600.0, 2 * 3600.0)
 JUMPS_S: Final = (-600.0, -90.0, -1.0, 1.0, 90.0, 600.0)
 ILL_S: Final = (0.5, 5.0, 60.0)
 RATES: Final = (0.02, 0.2, 1.0)
+# Steps on both sides of what makes something durable, or known to others.
+POINTS: Final = (
+    *("append", "write", "fdatasync", "rename", "fsync_directory", "appended", "hand over"),
+    *("before segment", "after segment", "before commit", "after commit", "unlink", "sent"),
+)
 CALLS: Final = 6  # a call that is to fail is one of so many
 GATHER_S: Final = 10.0
 STEPS: Final = 60  # a process that is to die does so within so many
@@ -47,19 +52,21 @@ MIXED: Final = {
     "backlog": 1,  # frames gather while the destination is down
     "clock": 2,
     "die": 4,  # within some steps
+    "point": 2,  # at a step of some name
     "kill": 2,
     "cut": 2,
     "stop": 1,
 }
 STORAGE: Final = {
-    "send": 7,
+    "send": 8,
     "fault": 2,
     "unsynced": 2,
     "ill": 2,
-    "core": 3,
-    "seal": 3,
+    "core": 5,
+    "seal": 2,
     "die": 4,
-    "cut": 3,
+    "point": 4,
+    "cut": 4,
 }
 NETWORK: Final = {"backlog": 4, "trouble": 5, "pass": 3, "send": 2, "core": 2, "die": 1}
 KINDS: Final = (MIXED, MIXED, STORAGE, NETWORK)
@@ -127,6 +134,8 @@ def _values(name: str, rng: random.Random) -> tuple[Any, ...]:
     bombs = tuple(rng.randint(1, STEPS) for _ in range(rng.choice((0, 0, 0, 1, 2))))
     if name == "die":
         return (rng.randint(1, STEPS), rng.random() < 0.5, bombs)
+    if name == "point":
+        return (rng.choice(POINTS), rng.random() < 0.5, bombs)
     if name in ("kill", "cut"):
         return (bombs,)
     return ()
@@ -170,7 +179,7 @@ async def _run(world: World, outcome: Outcome) -> None:
     if not world.life.alive:
         await world.crash(power=False)
         await world.start()
-    world.life.bomb = 0
+    world.life.bomb, world.life.fatal = 0, ""
     await world.finish()
     if world.failures:
         raise world.failures[0]
@@ -231,6 +240,9 @@ async def _do(world: World, action: Action) -> None:
         clock.offset_s += values[0]
     elif action.name == "die":
         world.life.bomb = world.life.steps + values[0]
+        world.dies_with = (values[1], values[2])
+    elif action.name == "point":
+        world.life.fatal = values[0]
         world.dies_with = (values[1], values[2])
     elif action.name in ("kill", "cut"):
         await world.crash(power=action.name == "cut")

@@ -150,6 +150,7 @@ class World:
         self.entering: Request | None = None  # the request whose arrival is stamped next
         self.arrival_of: dict[int, int] = {}  # by the first number of a request
         self.newest_ns = STARTED_NS  # arrival of the newest record
+        self.told_ns = STARTED_NS  # newest time that the measurements have seen
         self.is_steady = True  # whether no record is older than what an idle core was told
         self.deaths_in_start = 0
         # Whether the power goes when the process dies, and when the starts after that die.
@@ -182,11 +183,19 @@ class World:
 
     def handed(self, batch: Batch) -> None:
         """Note a batch, and whether it is older than what an idle core was told."""
-        told_ns = self.site_now.rooms.stages.measure.now_ns
-        if told_ns > max(self.newest_ns, batch.arrival_ns):
-            self.is_steady = False
-        self.newest_ns = max(self.newest_ns, batch.arrival_ns)
+        self.told_ns = max(self.told_ns, self.site_now.rooms.stages.measure.now_ns)
+        self._arrived(batch.arrival_ns)
         self.model.acknowledge(batch.sequence)
+
+    def _arrived(self, arrival_ns: int) -> None:
+        if self.told_ns > max(self.newest_ns, arrival_ns):
+            self.is_steady = False
+        self.newest_ns = max(self.newest_ns, arrival_ns)
+
+    def _met(self) -> None:
+        """Note the records that a start has read, of which some were never handed over."""
+        for arrival_ns in self.model.met(self.replayed):
+            self._arrived(arrival_ns)
 
     @property
     def site_now(self) -> Site:
@@ -253,7 +262,7 @@ class World:
             except CrashError:
                 self.count("died in a start")
                 self.deaths_in_start += 1
-                self.model.met(self.replayed)
+                self._met()
                 self.leave(power=power)
                 continue
             except CorruptDataError:
@@ -261,7 +270,7 @@ class World:
             except WeirError:
                 assert self.health.is_ill, "a start fails on a disk that is well"
                 self.count("start refused")
-                self.model.met(self.replayed)
+                self._met()
                 self.disk.reboot()
                 await self.loop.pause(1.0)
                 continue
@@ -274,7 +283,7 @@ class World:
             assert self.deaths_in_start >= ATTEMPTS_MAX, "a record is set aside without a reason"
             self.count("set aside")
         self.model.set_aside(self.database.asides)
-        self.model.met(self.replayed)
+        self._met()
         self.model.found(
             saved.cursor if saved else 0, saved.outbox_cursor if saved else 0, self.replayed
         )
@@ -295,6 +304,7 @@ class World:
     async def crash(self, *, power: bool) -> None:
         """End the process; whatever was under way is gone."""
         site = self.site_now
+        self.told_ns = max(self.told_ns, site.rooms.stages.measure.now_ns)
         self.life.alive = False
         tasks = [*self.clients, site.writer, site.sender]
         for task in tasks:
@@ -351,6 +361,7 @@ class World:
         now_ns = rooms.stages.measure.now_ns
         assert now_ns >= site.measured_ns, "the time of the measurements goes backwards"
         site.measured_ns = now_ns
+        self.told_ns = max(self.told_ns, now_ns)
         self.model.check_answers()
         self.model.check_ledger(rooms.ledger.snapshot())
         if settled:
