@@ -29,8 +29,8 @@ clients: build ## install the npm packages that tests use, if npm can
 demo: build ## run the gateway, an emulated fleet and the whole story
 	$(PYTHON) -m gateway demo
 
-test: build packages clients ## run all tests
-	$(PYTHON) -m pytest
+test: build packages clients ## run all tests, a file at a time on each of two processes
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: build ## check style and types
 	$(PYTHON) -m ruff check $(LINTED)

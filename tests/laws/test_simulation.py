@@ -18,7 +18,7 @@ from tests.conftest import FUZZ
 from tests.simulation.prepared import Prepared, prepare
 from tests.simulation.schedule import draw, shrink, simulate
 
-SCHEDULES: Final = 500
+SCHEDULES: Final = 2_000
 SCHEDULES_FUZZ: Final = 20_000
 # What a run of many schedules has met, or it proves less than it says.
 MET: Final = frozenset(
