@@ -349,8 +349,7 @@ class Costs:
         return count * self.tariffs[contract].unit + Fraction(billed, MICRO)
 
     def standing(self, contract: int, now_ns: int) -> Standing:
-        """Say where the month of this time stands."""
-        self.advance(now_ns)
+        """Say where the month of this time stands; to look at it changes nothing."""
         month = month_of(now_ns)
         spent = self.spent(contract, month)
         head = now_ns // HOUR_NS
