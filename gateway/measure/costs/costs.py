@@ -154,6 +154,7 @@ class Costs:
         self.misdated = 0
         self.bills: dict[str, Bill] = {}
         self.sums: dict[tuple[int, int, str], Sum] = {}
+        self._job_versions: set[tuple[int, str]] = set()  # of the sums
         self.billed_hours: dict[tuple[int, int], int] = {}
         self.refused = dict.fromkeys(Refusal, 0)
 
@@ -271,6 +272,7 @@ class Costs:
             del self.counts[each]
         for key in [key for key in self.sums if key[0] < month - MONTHS_BACK]:
             del self.sums[key]
+        self._job_versions = {(contract, version) for _, contract, version in self.sums}
 
     def bill(self, job: Job, arrival_ns: int) -> None:
         """Bill a batch job."""
@@ -292,8 +294,8 @@ class Costs:
         if not self.month - MONTHS_BACK <= month <= self.month + MONTHS_AHEAD:
             self.misdated += 1
             month, at_ns = self.month, self.now_ns
-        versions = {version for of, version in self._job_versions() if of == contract}
-        is_full = len(self._job_versions()) >= JOB_VERSIONS_MAX and job.version not in versions
+        is_known = (contract, job.version) in self._job_versions
+        is_full = len(self._job_versions) >= JOB_VERSIONS_MAX and not is_known
         return Bill(
             contract=contract,
             version=OTHER_VERSION if is_full else job.version,
@@ -302,9 +304,6 @@ class Costs:
             micros=round(Fraction(job.cost) * MICRO),
             inferences=job.inferences,
         )
-
-    def _job_versions(self) -> set[tuple[int, str]]:
-        return {(contract, version) for _, contract, version in self.sums}
 
     def _book(self, name: str, bill: Bill) -> None:
         before = self.bills.pop(name, None)
@@ -323,6 +322,7 @@ class Costs:
     def _add(self, bill: Bill, by: int) -> None:
         if bill.month >= self.month - MONTHS_BACK:
             total = self.sums.setdefault((bill.month, bill.contract, bill.version), Sum())
+            self._job_versions.add((bill.contract, bill.version))
             total.micros += by * bill.micros
             total.inferences += by * bill.inferences
             total.jobs += by
