@@ -147,7 +147,7 @@ class Costs:
         self.hours = np.zeros((HOURS, len(self.models)), dtype=np.int64)
         self.head = 0
         self.month = 0
-        self._next_month_ns = 0
+        self._month_ns = self._next_month_ns = 0  # where the month begins and ends
         self.now_ns = 0
         # When the first inference of each contract was counted.
         self.first_ns = np.full(len(self.models), NEVER_NS, dtype=np.int64)
@@ -210,13 +210,13 @@ class Costs:
         """
         if len(contract) == 0:
             return
-        if (self.first_ns[contract] == NEVER_NS).any():
+        if np.count_nonzero(self.first_ns[contract] == NEVER_NS):
             self.first_ns[contract] = np.minimum(self.first_ns[contract], self.now_ns)
         place = self.groups.find(contract, series, names) * self.width
         if code is not None:
             place = place + code
         low, high = int(event_ns.min()), int(event_ns.max())
-        if month_start_ns(self.month) <= low and high < self._next_month_ns:
+        if self._month_ns <= low and high < self._next_month_ns:
             np.add.at(self._cells(self.month), place, 1)
         else:
             month = months_of(event_ns)
@@ -226,10 +226,10 @@ class Costs:
             for each in np.unique(month).tolist():
                 np.add.at(self._cells(each), place[month == each], 1)
         if low // HOUR_NS == high // HOUR_NS:
-            hour = np.array([low // HOUR_NS])
-            counts = np.bincount(contract, minlength=len(self.models))[None, :]
-            held = self._held(hour)
-            self.hours[hour[held] % HOURS] += counts[held]
+            hour_of_all = low // HOUR_NS
+            if 0 <= self.head + AHEAD_H - hour_of_all < HOURS:
+                counts = np.bincount(contract, minlength=len(self.models))
+                self.hours[hour_of_all % HOURS] += counts
         else:
             hour = event_ns // HOUR_NS
             held = self._held(hour)
@@ -267,7 +267,7 @@ class Costs:
     def set_month(self, month: int) -> None:
         """Go to a month and forget those that are too old."""
         self.month = month
-        self._next_month_ns = month_start_ns(month + 1)
+        self._month_ns, self._next_month_ns = month_start_ns(month), month_start_ns(month + 1)
         for each in [each for each in self.counts if each < month - MONTHS_BACK]:
             del self.counts[each]
         for key in [key for key in self.sums if key[0] < month - MONTHS_BACK]:

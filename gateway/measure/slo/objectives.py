@@ -132,7 +132,7 @@ class Objectives:
             bad = bad_in(lane, contract, failed, duration_ns, cold, invalid)
             if far is not None:
                 late.append((slot[far], lane.slo[contract[far]], bad[far]))
-            at = np.flatnonzero(bad)
+            at = bad.nonzero()[0]
             if not len(at):
                 continue
             slo = lane.slo[contract[at]]
