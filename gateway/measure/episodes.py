@@ -79,8 +79,9 @@ class Episodes:
         return louder
 
     def resolve(self, key: str, at_ns: int) -> Anomaly:
-        """Close an anomaly."""
-        return dataclasses.replace(self.open.pop(key).anomaly, resolved_ns=at_ns)
+        """Close an anomaly; one that was told at once ends no earlier than it was raised."""
+        anomaly = self.open.pop(key).anomaly
+        return dataclasses.replace(anomaly, resolved_ns=max(at_ns, anomaly.raised_ns))
 
     def state(self) -> State:
         """Write everything as text."""

@@ -64,7 +64,7 @@ class Groups:
             model, version = names[each]
             self._of_series[each] = SHARED if model == OTHER else self.index(model, version)
         found = self._of_series[series]
-        shared = np.flatnonzero(found == SHARED)
+        shared = (found == SHARED).nonzero()[0]
         for each in np.unique(contract[shared]).tolist():
             if self._of_contract[each] == UNSEEN:
                 self._of_contract[each] = self.index(self._models[each], OTHER)

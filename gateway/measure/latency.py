@@ -84,7 +84,8 @@ class Latency:
         np.add.at(self.histogram.reshape(-1), series * self.buckets + bucket, 1)
         np.add.at(self.sum_ns, series, duration_ns)
         step = (duration_ns.astype(np.float64).view(np.int64) >> _SHIFT) - _FIRST_STEP
-        np.clip(step, 0, FINE_BINS - 1, out=step)
+        np.maximum(step, 0, out=step)
+        np.minimum(step, FINE_BINS - 1, out=step)
         np.add.at(self.fine.reshape(-1), series * FINE_BINS + step, 1)
         return bucket
 

@@ -82,13 +82,13 @@ def _codes(batch: Batch, key: _Key) -> Int32:
     far = key.literals.codes(batch.arena, offset, length)
     far[~present] = -1
     codes: Int32 = far[batch.spans["resource"]]
-    if (batch.scope_slots[key.slot] >= 0).any():
+    if np.count_nonzero(batch.scope_slots[key.slot] >= 0):
         offset, length, present = scope_texts(batch, key.slot)
         middle = key.literals.codes(batch.arena, offset, length)
         middle[~present] = -1
         of_span = middle[batch.spans["scope"]]
         codes = np.where(of_span >= 0, of_span, codes)
-    if (batch.slots[key.slot] >= 0).any():
+    if np.count_nonzero(batch.slots[key.slot] >= 0):
         offset, length, present = span_texts(batch, key.slot)
         near = key.literals.codes(batch.arena, offset, length)
         codes = np.where(present & (near >= 0), near, codes)
@@ -97,7 +97,7 @@ def _codes(batch: Batch, key: _Key) -> Int32:
 
 def inherit(batch: Batch, matched: Int16) -> Int16:
     """Give spans without a contract that of the first matching span of their trace."""
-    rows = np.flatnonzero(matched != NO_CONTRACT)
+    rows = (matched != NO_CONTRACT).nonzero()[0]
     if len(rows) in (0, len(matched)):
         return matched
     codes, first = factorize_ids(batch.spans["trace_hi"], batch.spans["trace_lo"])
@@ -112,14 +112,14 @@ def versions(batch: Batch, plan: Plan, known: Interner) -> Int32:
     slot = plan.slot_of[VERSION_KEY]
     offset, length, present = resource_texts(batch, slot)
     far = known.indices(batch.arena, offset, length, present)
-    if (far == ABSENT).any():
+    if np.count_nonzero(far == ABSENT):
         service = plan.slot_of[SERVICE_VERSION_KEY]
         offset, length, present = resource_texts(batch, service)
         present &= far == ABSENT
-        if present.any():
+        if np.count_nonzero(present):
             far = np.where(present, known.indices(batch.arena, offset, length, present), far)
     found: Int32 = far[batch.spans["resource"]]
-    if (batch.slots[slot] >= 0).any():
+    if np.count_nonzero(batch.slots[slot] >= 0):
         offset, length, near_present = span_texts(batch, slot)
         near = known.indices(batch.arena, offset, length, near_present)
         found = np.where(near == ABSENT, found, near)

@@ -124,7 +124,7 @@ class Measure:
         failed = spans["status"] == STATUS_ERROR
         matched = self._matcher.contracts(batch)
         series = np.full(len(spans), NO_SERIES, dtype=np.int32)
-        rows = np.flatnonzero(matched != NO_CONTRACT)
+        rows = (matched != NO_CONTRACT).nonzero()[0]
         if len(rows):
             series[rows] = self._find_series(batch, matched, rows)
             whole = len(rows) == len(spans)
@@ -208,7 +208,7 @@ class Measure:
     def _count(self, batch: Batch, some: Inferences) -> None:
         """Count the inferences of a batch."""
         cold: Bool | None = None
-        if (batch.slots[self._cold_slot] >= 0).any():
+        if np.count_nonzero(batch.slots[self._cold_slot] >= 0):
             cold = columns.booleans(batch, self._cold_slot) == 1
             cold = cold if some.rows is None else cold[some.rows]
         self.series.add(some.series, some.failed, cold)
@@ -249,7 +249,7 @@ class Measure:
         by_place = np.full((len(chosen), self.streams.places), NO_BIN, dtype=np.int16)
         for lane, found in zip(self.streams.lanes, bins, strict=True):
             place = lane.places(series)
-            held = np.flatnonzero(place >= 0)
+            held = (place >= 0).nonzero()[0]
             by_place[held, place[held]] = found[chosen[held]]
         duration_ns = some.duration_ns[chosen]
         rows = Sample(

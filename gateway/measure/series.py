@@ -54,9 +54,9 @@ class SeriesTable:
         column = np.maximum(version, UNKNOWN)
         found: Int32 = self._table[contract, column]
         made: list[int] = []
-        if (version < -1).any():
+        if np.count_nonzero(version < -1):
             found[version < -1] = self._make_other(made)
-        lost = np.flatnonzero(found == NO_SERIES)
+        lost = (found == NO_SERIES).nonzero()[0]
         if len(lost):
             pairs = contract[lost].astype(np.int64) << 32 | column[lost]
             distinct, first = np.unique(pairs, return_index=True)

@@ -80,7 +80,7 @@ class Interner:
         length = _cut(arena, offset, length)
         found = self._literals.codes(arena, offset, length)
         wanted = present & (length > 0)
-        missed = np.flatnonzero(wanted & (found < 0))
+        missed = (wanted & (found < 0)).nonzero()[0]
         if len(missed):
             codes, first = factorize(arena, offset[missed], length[missed])
             heads = missed[first]
@@ -102,7 +102,7 @@ class Interner:
 
 def _cut(arena: Bytes, offset: UInt32, length: UInt32) -> UInt32:
     """Shorten long texts to TEXT_BYTES_MAX, and further to where a character begins."""
-    long = np.flatnonzero(length > TEXT_BYTES_MAX)
+    long = (length > TEXT_BYTES_MAX).nonzero()[0]
     if len(long) == 0:
         return length
     length = np.minimum(length, np.uint32(TEXT_BYTES_MAX))

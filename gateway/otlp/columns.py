@@ -7,7 +7,7 @@ needed they are picked with `take`; an index array copies a structure field by f
 slower.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,12 @@ from gateway.batch import Batch
 from gateway.tables import Bool, Float64, Int32, Table, UInt32, ValueKind
 
 Int8 = NDArray[np.int8]
+
+# Plain numbers: to compare a column with a member of an enum costs five times as much.
+_STRING: Final = int(ValueKind.STRING)
+_BOOL: Final = int(ValueKind.BOOL)
+_INT: Final = int(ValueKind.INT)
+_DOUBLE: Final = int(ValueKind.DOUBLE)
 
 
 def compact(codes: NDArray[np.integer[Any]], size: int) -> tuple[list[int], Int32]:
@@ -31,14 +37,14 @@ def compact(codes: NDArray[np.integer[Any]], size: int) -> tuple[list[int], Int3
 def numbers_at(attributes: Table, rows: Int32) -> Float64:
     """Read INT and DOUBLE values. Shape: as rows; NaN where missing or of another kind."""
     found = rows >= 0
-    whole = bool(found.all())
+    whole = np.count_nonzero(found) == len(rows)
     at = rows if whole else rows[found]
     kind = attributes["kind"][at]
     bits = attributes["number"][at]
     read = bits.view(np.float64)
-    other = kind != ValueKind.DOUBLE
+    other = kind != _DOUBLE
     if other.any():
-        whole_number = np.where(kind == ValueKind.INT, bits.view(np.int64), np.nan)
+        whole_number = np.where(kind == _INT, bits.view(np.int64), np.nan)
         read = np.where(other, whole_number, read)
     if whole:
         return read
@@ -52,7 +58,7 @@ def booleans_at(attributes: Table, rows: Int32) -> Int8:
     values = np.full(len(rows), -1, dtype=np.int8)
     found = rows >= 0
     at = rows[found]
-    is_bool = attributes["kind"][at] == ValueKind.BOOL
+    is_bool = attributes["kind"][at] == _BOOL
     values[found] = np.where(is_bool, attributes["number"][at].astype(np.int8), -1)
     return values
 
@@ -60,14 +66,14 @@ def booleans_at(attributes: Table, rows: Int32) -> Int8:
 def texts_at(attributes: Table, rows: Int32) -> tuple[UInt32, UInt32, Bool]:
     """Find STRING values in the arena. Shape: each as rows; length 0 where not present."""
     present = rows >= 0
-    whole = bool(present.all())
+    whole = np.count_nonzero(present) == len(rows)
     at = rows if whole else rows[present]
-    is_text = attributes["kind"][at] == ValueKind.STRING
+    is_text = attributes["kind"][at] == _STRING
     begin, size = attributes["offset"][at], attributes["length"][at]
-    if not is_text.all():
+    if np.count_nonzero(is_text) < len(at):
         begin, size = np.where(is_text, begin, 0), np.where(is_text, size, 0)
     if whole:
-        return begin.astype(np.uint32), size.astype(np.uint32), is_text
+        return begin.astype(np.uint32, copy=False), size.astype(np.uint32, copy=False), is_text
     offset = np.zeros(len(rows), dtype=np.uint32)
     length = np.zeros(len(rows), dtype=np.uint32)
     offset[present], length[present], present[present] = begin, size, is_text

@@ -147,13 +147,14 @@ class Costs:
         self.hours = np.zeros((HOURS, len(self.models)), dtype=np.int64)
         self.head = 0
         self.month = 0
-        self._next_month_ns = 0
+        self._month_ns = self._next_month_ns = 0  # where the month begins and ends
         self.now_ns = 0
         # When the first inference of each contract was counted.
         self.first_ns = np.full(len(self.models), NEVER_NS, dtype=np.int64)
         self.misdated = 0
         self.bills: dict[str, Bill] = {}
         self.sums: dict[tuple[int, int, str], Sum] = {}
+        self._job_versions: set[tuple[int, str]] = set()  # of the sums
         self.billed_hours: dict[tuple[int, int], int] = {}
         self.refused = dict.fromkeys(Refusal, 0)
 
@@ -209,13 +210,13 @@ class Costs:
         """
         if len(contract) == 0:
             return
-        if (self.first_ns[contract] == NEVER_NS).any():
+        if np.count_nonzero(self.first_ns[contract] == NEVER_NS):
             self.first_ns[contract] = np.minimum(self.first_ns[contract], self.now_ns)
         place = self.groups.find(contract, series, names) * self.width
         if code is not None:
             place = place + code
         low, high = int(event_ns.min()), int(event_ns.max())
-        if month_start_ns(self.month) <= low and high < self._next_month_ns:
+        if self._month_ns <= low and high < self._next_month_ns:
             np.add.at(self._cells(self.month), place, 1)
         else:
             month = months_of(event_ns)
@@ -225,10 +226,10 @@ class Costs:
             for each in np.unique(month).tolist():
                 np.add.at(self._cells(each), place[month == each], 1)
         if low // HOUR_NS == high // HOUR_NS:
-            hour = np.array([low // HOUR_NS])
-            counts = np.bincount(contract, minlength=len(self.models))[None, :]
-            held = self._held(hour)
-            self.hours[hour[held] % HOURS] += counts[held]
+            hour_of_all = low // HOUR_NS
+            if 0 <= self.head + AHEAD_H - hour_of_all < HOURS:
+                counts = np.bincount(contract, minlength=len(self.models))
+                self.hours[hour_of_all % HOURS] += counts
         else:
             hour = event_ns // HOUR_NS
             held = self._held(hour)
@@ -266,11 +267,12 @@ class Costs:
     def set_month(self, month: int) -> None:
         """Go to a month and forget those that are too old."""
         self.month = month
-        self._next_month_ns = month_start_ns(month + 1)
+        self._month_ns, self._next_month_ns = month_start_ns(month), month_start_ns(month + 1)
         for each in [each for each in self.counts if each < month - MONTHS_BACK]:
             del self.counts[each]
         for key in [key for key in self.sums if key[0] < month - MONTHS_BACK]:
             del self.sums[key]
+        self._job_versions = {(contract, version) for _, contract, version in self.sums}
 
     def bill(self, job: Job, arrival_ns: int) -> None:
         """Bill a batch job."""
@@ -292,8 +294,8 @@ class Costs:
         if not self.month - MONTHS_BACK <= month <= self.month + MONTHS_AHEAD:
             self.misdated += 1
             month, at_ns = self.month, self.now_ns
-        versions = {version for of, version in self._job_versions() if of == contract}
-        is_full = len(self._job_versions()) >= JOB_VERSIONS_MAX and job.version not in versions
+        is_known = (contract, job.version) in self._job_versions
+        is_full = len(self._job_versions) >= JOB_VERSIONS_MAX and not is_known
         return Bill(
             contract=contract,
             version=OTHER_VERSION if is_full else job.version,
@@ -302,9 +304,6 @@ class Costs:
             micros=round(Fraction(job.cost) * MICRO),
             inferences=job.inferences,
         )
-
-    def _job_versions(self) -> set[tuple[int, str]]:
-        return {(contract, version) for _, contract, version in self.sums}
 
     def _book(self, name: str, bill: Bill) -> None:
         before = self.bills.pop(name, None)
@@ -323,6 +322,7 @@ class Costs:
     def _add(self, bill: Bill, by: int) -> None:
         if bill.month >= self.month - MONTHS_BACK:
             total = self.sums.setdefault((bill.month, bill.contract, bill.version), Sum())
+            self._job_versions.add((bill.contract, bill.version))
             total.micros += by * bill.micros
             total.inferences += by * bill.inferences
             total.jobs += by
@@ -349,8 +349,7 @@ class Costs:
         return count * self.tariffs[contract].unit + Fraction(billed, MICRO)
 
     def standing(self, contract: int, now_ns: int) -> Standing:
-        """Say where the month of this time stands."""
-        self.advance(now_ns)
+        """Say where the month of this time stands; to look at it changes nothing."""
         month = month_of(now_ns)
         spent = self.spent(contract, month)
         head = now_ns // HOUR_NS

@@ -121,7 +121,7 @@ class Causes:
 
         Shape: all (spans,), contract NO_CONTRACT for spans that are no inference.
         """
-        rows = np.flatnonzero(failed & (contract != NO_CONTRACT))
+        rows = (failed & (contract != NO_CONTRACT)).nonzero()[0]
         if len(rows):
             team = self._teams(batch, rows)
             self._counts.add(contract[rows].astype(np.int64), team, event_ns[rows])

@@ -114,7 +114,7 @@ class Devices:
         start = starts(batch.spans)
         request, resource = batch.spans["request"][start], batch.spans["resource"][start]
         found = self._of_resources(batch)[resource]
-        if any(batch.identities) or (found == ABSENT).any():
+        if any(batch.identities) or np.count_nonzero(found == ABSENT):
             known = [self._known.index(name.encode()) for name in batch.identities]
             identity = batch.requests["identity"][request]
             by_identity = np.array(known, dtype=np.int32)[identity]
@@ -122,7 +122,7 @@ class Devices:
             found = np.where(is_named | (found == ABSENT), by_identity, found)
         count = np.append(start[1:], len(batch.spans)) - start
         lost = found == OVERFLOW
-        if lost.any():
+        if np.count_nonzero(lost):
             self.overflow_spans += int(count[lost].sum())
             found[lost] = OTHER_INDEX
         self._reserve(len(self._known))
@@ -138,7 +138,7 @@ class Devices:
     def _of_resources(self, batch: Batch) -> Int32:
         offset, length, present = resource_texts(batch, self._id_slot)
         found = self._known.indices(batch.arena, offset, length, present)
-        if (found == ABSENT).any():
+        if np.count_nonzero(found == ABSENT):
             offset, length, present = resource_texts(batch, self._instance_slot)
             present &= found == ABSENT
             if present.any():
@@ -163,12 +163,12 @@ class Devices:
         # An end of 0 is one that was not sent.
         self._count(self.invalid, runs, end_ns < np.maximum(start_ns, 1))
         latest = runs.arrival_ns + self._ahead_ns
-        if (newest > latest).any():
+        if np.count_nonzero(newest > latest):
             self._count(self.future, runs, end_ns > runs.rows(latest))
 
     @staticmethod
     def _count(total: Int64, runs: Runs, which: Bool) -> None:
-        if which.any():
+        if np.count_nonzero(which):
             np.add.at(total, runs.device, np.add.reduceat(which.astype(np.int64), runs.start))
 
     def infer(
@@ -212,7 +212,7 @@ class Devices:
         event_ns = np.minimum(newest_ns, arrival_ns + self._ahead_ns)
         np.maximum.at(self.last_event_ns, device, event_ns)
         timed = newest_ns > 0
-        if not timed.all():
+        if np.count_nonzero(timed) < len(timed):
             device, arrival_ns, newest_ns = device[timed], arrival_ns[timed], newest_ns[timed]
         delay_ns = arrival_ns - newest_ns
         np.minimum.at(self._least_now, device, delay_ns)
@@ -314,7 +314,8 @@ class Devices:
 
 
 def _within(delay_ns: Int64) -> Int64:
-    return np.clip(delay_ns, -JITTER_SPAN_NS, JITTER_SPAN_NS)
+    within: Int64 = np.minimum(np.maximum(delay_ns, -JITTER_SPAN_NS), JITTER_SPAN_NS)
+    return within
 
 
 # Figures of this generation and of the one before, and what each is where nothing was heard.

@@ -11,6 +11,7 @@ minute; judging is numpy over hosts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import compress
 from typing import Final
 
 import numpy as np
@@ -140,24 +141,31 @@ class Hosts:
 
     def views(self, names: Sequence[str], now_ns: int) -> tuple[HostView, ...]:
         """Copy all hosts."""
-        wrong, headroom = self.wrong(now_ns), self.headroom(now_ns).tolist()
+        count = len(self)
+        # Plain lists and texts first: a scrape looks at every host.
+        wrong, headroom = self.wrong(now_ns).tolist(), self.headroom(now_ns).tolist()
+        value = self.value[:count].tolist()
+        is_known = (now_ns - self.time_ns[:count] < STALE_NS).tolist()
         return tuple(
             HostView(
                 device=names[device],
                 headroom_ratio=headroom[row] / SCALE if headroom[row] >= 0 else None,
                 readings={
-                    each.name.lower(): int(self.value[row, each]) / SCALE
-                    for each in Reading
-                    if now_ns - self.time_ns[row, each] < STALE_NS
+                    name: number / SCALE
+                    for name, number, known in zip(
+                        _READINGS, value[row], is_known[row], strict=True
+                    )
+                    if known
                 },
-                conditions=tuple(each.name.lower() for each in Condition if wrong[row, each]),
+                conditions=tuple(compress(_CONDITIONS, wrong[row])),
             )
             for device, row in self._row.items()
         )
 
     def state(self) -> State:
         """Copy all rows."""
-        return {"device": self.device, **{name: getattr(self, name)[: len(self)] for name in _ROWS}}
+        rows = {name: getattr(self, name)[: len(self)].copy() for name in _ROWS}
+        return {"device": self.device, **rows}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Put rows back."""
@@ -166,6 +174,8 @@ class Hosts:
             setattr(self, name, state[name].copy())
 
 
+_READINGS: Final = tuple(each.name.lower() for each in Reading)
+_CONDITIONS: Final = tuple(each.name.lower() for each in Condition)
 _ROWS: Final = ("value", "time_ns", "since_ns", "_peak", "_peak_minute")
 
 

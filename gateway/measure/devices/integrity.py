@@ -70,7 +70,7 @@ class Integrity:
         Shape: contract, series, device and event_ns (spans,); NO_CONTRACT and NO_SERIES for what is
         none. The page names the version of its first span.
         """
-        if not (batch.slots[self._slot] >= 0).any():
+        if not np.count_nonzero(batch.slots[self._slot] >= 0):
             return np.zeros(0, dtype=np.int64)
         rows = np.flatnonzero(booleans(batch, self._slot) == 1)
         for index in np.unique(contract[rows]).tolist():

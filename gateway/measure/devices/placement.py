@@ -108,7 +108,7 @@ class Placement:
         """
         run, of_contract, row = last_inferences(runs, contract)
         kept = runs.device[run] != OTHER_DEVICE
-        if kept.any():
+        if np.count_nonzero(kept):
             key = runs.device[run] * CONTRACTS_MAX + of_contract
             # Of the inferences of a key the last one of the batch counts, as requests stand in it
             # in the order in which they came.
@@ -136,27 +136,28 @@ class Placement:
         """Find the accelerators of some spans, NONE where it is not told or not known."""
         found = np.full(len(row), NONE, dtype=np.int32)
         near = batch.slots[self._slot][row]
-        if (near >= 0).any():
+        if np.count_nonzero(near >= 0):
             texts = texts_at(batch.span_attributes, near)
             found = self._accelerators.indices(batch.arena, *texts)
-        if (found < 0).any() and (batch.resource_slots[self._slot] >= 0).any():
+        some = np.count_nonzero(batch.resource_slots[self._slot] >= 0)
+        if some and np.count_nonzero(found < 0):
             texts = resource_texts(batch, self._slot)
-            far = self._accelerators.indices(batch.arena, *texts)[resource]
-            found = np.where(found < 0, far, found)
+            of_resource = self._accelerators.indices(batch.arena, *texts)[resource]
+            found = np.where(found < 0, of_resource, found)
         return np.maximum(found, NONE).astype(np.int64)
 
     def _note(self, key: Int64, arrival_ns: Int64, version: Int64, accelerator: Int64) -> None:
         """Update rows. Shape: all (found,), key in order and each once."""
         row = self._rows(key)
         newer = arrival_ns >= self.last_ns[row]
-        if not newer.all():
+        if np.count_nonzero(newer) < len(newer):
             row, arrival_ns = row[newer], arrival_ns[newer]
             version, accelerator = version[newer], accelerator[newer]
         self.last_ns[row] = arrival_ns
         self.version[row] = version
         now, before = self.accelerator[row], self.before[row]
         moves = (accelerator != NONE) & (accelerator != now)
-        if not moves.any():
+        if not np.count_nonzero(moves):
             return
         is_back = moves & (accelerator == before)
         leaves = moves & ~is_back & (now != NONE)
@@ -171,7 +172,7 @@ class Placement:
         lost = np.ones(len(key), dtype=np.bool_)
         if len(self.key):
             lost = self.key[inside] != key
-        if not lost.any():
+        if not np.count_nonzero(lost):
             return at
         for name in _COLUMNS:
             column = getattr(self, name)
@@ -214,7 +215,7 @@ class Placement:
         models = unpack_json(state["models"])
         ours = [self._models.index(name) if name in self._models else NONE for name in models]
         contract = np.array([*ours, NONE], dtype=np.int64)[state["contract"]]
-        held = np.flatnonzero(contract != NONE)
+        held = (contract != NONE).nonzero()[0]
         key = state["device"][held] * CONTRACTS_MAX + contract[held]
         order = np.argsort(key)
         self.key = key[order]

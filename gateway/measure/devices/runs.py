@@ -42,7 +42,7 @@ def starts(spans: Table) -> Int64:
     request, resource = spans["request"], spans["resource"]
     is_first = np.ones(len(spans), dtype=np.bool_)
     is_first[1:] = (request[1:] != request[:-1]) | (resource[1:] != resource[:-1])
-    return np.flatnonzero(is_first)
+    return is_first.nonzero()[0]
 
 
 def last_inferences(runs: Runs, contract: Array) -> tuple[Int64, Int64, Int64]:
@@ -51,7 +51,7 @@ def last_inferences(runs: Runs, contract: Array) -> tuple[Int64, Int64, Int64]:
     Shape: contract (spans,), NO_CONTRACT for what is none; the result (found,) each.
     """
     run = np.arange(len(runs.start))
-    rows = np.flatnonzero(contract != NO_CONTRACT)
+    rows = (contract != NO_CONTRACT).nonzero()[0]
     if len(rows) == 0:
         return run[:0], run[:0], run[:0]
     one = contract[rows[0]]
@@ -62,7 +62,7 @@ def last_inferences(runs: Runs, contract: Array) -> tuple[Int64, Int64, Int64]:
     if len(run) * len(present) <= max(PLACES_MAX, len(contract)):
         last = np.full(len(run) * len(present), -1, dtype=np.int64)
         last[place] = rows  # of equal places the last one stays
-        found = np.flatnonzero(last >= 0)
+        found = (last >= 0).nonzero()[0]
         row = last[found]
     else:
         found, first = np.unique(place[::-1], return_index=True)

@@ -106,13 +106,13 @@ def bins_of_numbers(grid: Grid, values: Float64, missing: Bool) -> Int64:
             with np.errstate(over="ignore"):
                 share = (values - grid.low) / (grid.high - grid.low)
         valid = (share >= 0.0) & (share <= 1.0)
-        if not valid.all():
+        if np.count_nonzero(valid) < len(valid):
             share = np.where(valid, share, 0.0)
         if grid.kind is GridKind.LOGIT:
             bins = _logit_table()[(share * QUANTA).astype(np.int64)].astype(np.int64)
         else:
             bins = np.minimum((share * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
-    if not valid.all():
+    if np.count_nonzero(valid) < len(valid):
         bins[~valid] = grid.odd
         bins[missing] = grid.missing
     return bins

@@ -94,7 +94,8 @@ class Rollout:
 
     def __post_init__(self) -> None:
         places = len(self.objectives)
-        if self.counts.shape[1] != places:
+        # A model without objectives that a rollout can spend has stretches all the same.
+        if self.counts.shape[1] != places or not len(self.counts):
             self.counts = np.zeros((1, places, 4), dtype=np.int64)
             self.first = self.start.at_ns // self.width_ns
         self.spends = self.spends or [Spend() for _ in range(places)]

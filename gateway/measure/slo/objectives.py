@@ -132,7 +132,7 @@ class Objectives:
             bad = bad_in(lane, contract, failed, duration_ns, cold, invalid)
             if far is not None:
                 late.append((slot[far], lane.slo[contract[far]], bad[far]))
-            at = np.flatnonzero(bad)
+            at = bad.nonzero()[0]
             if not len(at):
                 continue
             slo = lane.slo[contract[at]]
@@ -246,6 +246,8 @@ class Objectives:
         if head - steps > self._head:
             self._step(head - steps)
         for step in range(head - steps + 1, head + 1):
+            # What the caller counted at the last judgement: the stage has no place for it for long.
+            self._settle()
             self._step(step)
             sums = np.concatenate([ring.sums for ring in self.rings])
             at_ns = (step + 1) * STEP_NS

@@ -98,7 +98,9 @@ class Stage:
     def restore(self, head: int, waiting: Int64, slos: list[tuple[int, int]]) -> None:
         """Put back what waited. `slos` pairs an index of the state with one of this stage."""
         self.head = head
-        kept = waiting[: self.ahead]
+        kept = waiting[: self.ahead].copy()
+        # With a shorter limit for clocks that are ahead, what is beyond it counts at the limit.
+        kept[-1] += waiting[self.ahead :].sum(axis=0)
         rows = (head + 1 + np.arange(len(kept))) & self._mask
         for theirs, ours in slos:
             self._own[rows, ours] = kept[:, theirs]
