@@ -64,6 +64,7 @@ class DriftView:
     window_events: float
     baseline_events: int
     baseline_digest: str
+    is_calibrated: bool  # large enough for the tolerance
     is_unsteady: bool
     is_alarmed: bool
 

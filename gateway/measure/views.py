@@ -70,6 +70,7 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
         window_events=float(size[0]) * baseline.phi,
         baseline_events=baseline.events,
         baseline_digest=baseline.digest,
+        is_calibrated=streams.is_calibrated(number),
         is_unsteady=baseline.unsteady,
         is_alarmed=is_alarmed,
     )

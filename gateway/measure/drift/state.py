@@ -1,7 +1,8 @@
 """Save, restore and merge the streams.
 
 Law: a stream is saved under model, version, signal and grid. After a change of contracts only the
-streams that still mean the same come back; the others start anew.
+streams that still mean the same come back; the others start anew. A baseline file wins over what
+was saved: the evidence goes on only against the same baseline.
 """
 
 import json
@@ -112,11 +113,12 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         streams.reset(number, total, open_tick)
         if baseline is not None:
             streams.arm(number, baseline)
-        if candidate is not None:
+        learns = streams.maybe_given(number) is None
+        if candidate is not None and learns:
             streams.candidates[number] = candidate
-        if item["inherited"]:
+        if item["inherited"] and learns:
             streams.inherited.add(number)
-        if collection is not None:
+        if collection is not None and learns:
             streams.resume(number, collection, item["due"])
         elif baseline is None:
             streams.collect(number)
@@ -124,7 +126,11 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
     rows = np.array(ours, dtype=np.int64)
     streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})
     for number in range(len(streams.items)):
-        if number not in ours:
+        from_file = streams.maybe_given(number)
+        held = streams.baselines.get(number)
+        if number not in ours or (
+            from_file is not None and (held is None or held.digest != from_file.digest)
+        ):
             streams.begin(number)
 
 

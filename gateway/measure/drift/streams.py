@@ -10,6 +10,10 @@ frozen: in a rollout the question is whether the new version behaves like the on
 one that learned from its own first events would call itself normal. A version that is rightly
 different therefore alarms once; meanwhile its own events are collected as a candidate baseline,
 which a person promotes. After an alarm, too, a candidate is collected from then on.
+
+What a baseline file gives is not learned: a version that it names is judged against it from its
+first event on and collects nothing, so that live data never changes it. Where such a baseline is
+too small for the tolerance, its stream has an index and an interval, and never alarms.
 """
 
 from collections.abc import Sequence
@@ -24,6 +28,7 @@ from gateway.errors import ConflictError
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, freeze
 from gateway.measure.drift.collect import Collection, alarms_by_itself
 from gateway.measure.drift.detector import Alarm, Bank
+from gateway.measure.drift.files import given
 from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
 from gateway.measure.settings import MeasureSettings
@@ -55,11 +60,15 @@ class Stream:
 
 
 class Streams:
-    """All streams of a plan. Stream numbers are also rows of the detector bank."""
+    """All streams of a plan. Stream numbers are also rows of the detector bank.
+
+    Raises: InvalidConfigError when a baseline file of the plan does not fit its contract.
+    """
 
     def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
         self._plan = plan
         self._settings = settings
+        self._given = given(plan)
         self._measured = [measured(contract) for contract in plan.contracts]
         self.places = max((len(signals) for signals in self._measured), default=0)
         self.lanes: list[Lane] = []
@@ -106,12 +115,26 @@ class Streams:
                 self.begin(number)
 
     def begin(self, number: int) -> None:
-        """Start the life of a stream: inherit a baseline if there is one, and collect."""
+        """Start the life of a stream: take its file's baseline, else inherit one and collect."""
+        from_file = self.maybe_given(number)
+        if from_file is not None:
+            self.adopt(number, from_file)
+            return
         before = self._maybe_before(number)
         if before is not None:
             self.inherited.add(number)
             self.adopt(number, before)
         self.collect(number)
+
+    def maybe_given(self, number: int) -> Baseline | None:
+        """Return what a baseline file says of a stream, None when it learns."""
+        return self._given.get(self.items[number].key)
+
+    def is_calibrated(self, number: int) -> bool:
+        """Say whether a stream's baseline is large enough for the tolerance of its contract."""
+        rule = self._plan.contracts[self.items[number].contract].drift
+        baseline = self.baselines[number]
+        return baseline.events >= baseline.events_needed(rule.tolerance)
 
     def number_of(self, model: str, version: str, signal: str) -> int | None:
         """Return a stream's number, None when there is no such stream."""
@@ -158,8 +181,8 @@ class Streams:
         return float(-np.log(rule.false_alarms_per_s * self._settings.drift_tick_s))
 
     def collect(self, number: int) -> None:
-        """Begin to collect a baseline, from the next event on."""
-        if number in self.collections:
+        """Begin to collect a baseline, from the next event on, unless a file gives it."""
+        if number in self.collections or self.maybe_given(number) is not None:
             return
         lane, row = self._lane_row(number)
         self.collections[number] = Collection.begin(lane.counts(row))
@@ -215,6 +238,11 @@ class Streams:
         candidate = self.candidates.pop(number, None)
         if candidate is None:
             model, version, signal = self.items[number].key
+            if self.maybe_given(number) is not None:
+                raise ConflictError(
+                    f"the baseline of {signal} of {model} {version} comes from a file; "
+                    "build another one with `weir baseline build`"
+                )
             raise ConflictError(f"{signal} of {model} {version} has no candidate baseline yet")
         self.inherited.discard(number)
         self.adopt(number, candidate)
@@ -229,7 +257,10 @@ class Streams:
         for lane in self.lanes:
             alarms += self._close(lane, tick)
         self.tick = tick
-        return alarms
+        return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
+
+    def _may_alarm(self, number: int) -> bool:
+        return self.maybe_given(number) is None or self.is_calibrated(number)
 
     def _close(self, lane: Lane, tick: int) -> list[Alarm]:
         count = len(lane.stream)

@@ -1,7 +1,6 @@
 """Measure as a whole: what a batch does, and the two stories of drift and burn."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from gateway.batch import (
 )
 from gateway.config.sections import SamplingSection
 from gateway.contract.plan import compile_plan
-from gateway.contract.schema import DriftRule
 from gateway.decide import Decide
-from gateway.errors import ConflictError, CorruptDataError, InvalidConfigError, NotFoundError
+from gateway.errors import ConflictError, CorruptDataError, NotFoundError
 from gateway.measure import Measure, MeasureSettings
 from gateway.measure.snapshot import BaselineState, SignalView
 from tests.unit.measure.build import (
@@ -302,12 +300,6 @@ def test_models_past_the_limit_count_in_one_series() -> None:
         measure.observe(batch(PLAN, payload(body)))
     found = {(each.model, each.version): each.ok for each in measure.snapshot().series}
     assert found == {("damage-net", "1"): 1, ("~other", "~other"): 2}
-
-
-def test_a_baseline_file_is_refused_and_not_silently_replaced() -> None:
-    drift = DriftRule(baseline=Path("baseline.json"))
-    with pytest.raises(InvalidConfigError, match="write baseline: learn"):
-        Measure(plan(contract(drift=drift)), MeasureSettings())
 
 
 def test_a_state_of_another_format_is_refused() -> None:
