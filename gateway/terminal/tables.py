@@ -411,3 +411,21 @@ def drift(console: Console, page: Json) -> None:
         lambda: console.print(table),
         "no signals yet; the first spans of a model bring them",
     )
+
+
+def built(console: Console, found: Json) -> None:
+    """Show what `weir baseline build` has made."""
+    numbers = ("events", "needed", "phi", "missing", "odd")
+    table = _table("", "signal", *numbers, "calibrated", "baseline", right=numbers)
+    for each in found["signals"]:
+        counts = [each[key] for key in ("missing", "odd")]
+        table.add_row(
+            _text(each["signal"]),
+            f"{each['events']:,}",
+            f"{each['events_needed']:,}",
+            _number(each["phi"]),
+            *(f"{count:,}" for count in counts),
+            _text("yes") if each["calibrated"] else _text("no", "yellow"),
+            _text(each["id"][:DIGEST_DIGITS]),
+        )
+    console.print(table)

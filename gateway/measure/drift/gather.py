@@ -26,9 +26,11 @@ class Gathering:
         self._block_events = BLOCK_EVENTS_FIRST
         self._open = np.zeros(grid.width, dtype=np.int64)
         self._held = 0
+        self.events = 0
 
     def add(self, bins: Int64) -> None:
         """Count events in the order of time. Shape: (events,), bins of the grid."""
+        self.events += len(bins)
         at = 0
         while at < len(bins):
             part = bins[at : at + self._block_events - self._held]
