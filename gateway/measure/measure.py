@@ -22,7 +22,7 @@ from gateway.batch import (
     Parcel,
 )
 from gateway.contract.plan import Plan
-from gateway.errors import CorruptDataError, NotFoundError
+from gateway.errors import CorruptDataError
 from gateway.measure import views
 from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
 from gateway.measure.drift.state import load as load_streams
@@ -270,16 +270,6 @@ class Measure:
         told = self.watch.turn(now_ns)
         self.operations.turn(now_ns)
         return told
-
-    def promote(self, model: str, version: str, signal: str) -> str:
-        """Make the candidate baseline of a signal its baseline, and return its digest.
-
-        Raises: NotFoundError when there is no such signal, ConflictError without a candidate.
-        """
-        number = self.streams.number_of(model, version, signal)
-        if number is None:
-            raise NotFoundError(f"no signal {signal} of {model} {version} is measured")
-        return self.streams.promote(number).digest
 
     def snapshot(self) -> Snapshot:
         """Copy everything that is shown; to be called where batches are observed."""

@@ -1,4 +1,4 @@
-"""`weir baseline`: build baselines from files of predictions.
+"""`weir baseline`: build baselines from files of predictions, list and promote them.
 
 Law: what is written has passed its own check, and nothing is written otherwise.
 """
@@ -13,10 +13,12 @@ from rich.console import Console
 
 from gateway.batch import Json
 from gateway.terminal import ask, tables
+from gateway.terminal.ask import ApiOption, JsonOption, TokenOption
+from gateway.terminal.client import printable
 
 baseline = typer.Typer(
     no_args_is_help=True,
-    help="Build baselines of drift from files of predictions.",
+    help="Build baselines of drift from files of predictions, list and promote them.",
 )
 
 
@@ -55,6 +57,45 @@ def build(
         sys.stdout.write(json.dumps(found) + "\n")
     else:
         _draw(tables.screen(), found)
+
+
+@baseline.command("list")
+def list_baselines(
+    *, as_json: JsonOption = False, api: ApiOption = None, token_file: TokenOption = None
+) -> None:
+    """List baselines: collecting, inherited, candidate, frozen or superseded."""
+    answer = ask.connect(api, token_file).get(ask.path("baselines"), query=ask.paged())
+    ask.show(answer, as_json, tables.baselines)
+
+
+@baseline.command("promote")
+def promote(
+    baseline_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a candidate, or how it begins.")
+    ],
+    *,
+    as_json: JsonOption = False,
+    api: ApiOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Make a candidate the baseline of its signal; its evidence starts at nothing."""
+    client = ask.connect(api, token_file)
+    with ask.known_form():
+        page = client.get(ask.path("baselines"), query=ask.paged()).json()
+        known = [str(each["id"]) for each in page["items"]]
+    meant = sorted({each for each in known if each.startswith(baseline_id)} - {""})
+    if len(meant) > 1:
+        raise typer.BadParameter("several baselines begin so; write more of it", param_hint="ID")
+    # What is on no page is for the gateway to find or to refuse.
+    wanted = meant[0] if meant else baseline_id
+    answer = client.send("POST", ask.path("baselines", wanted, "promote"))
+
+    def draw(console: Console, found: Json) -> None:
+        state = printable(str(found["state"]))
+        told = "is promoted" if state == "frozen" else f"is {state}; its promotion is on disk"
+        console.print(f"baseline {printable(found['id'])} {told}", markup=False, soft_wrap=True)
+
+    ask.show(answer, as_json, draw)
 
 
 def _draw(console: Console, found: Json) -> None:

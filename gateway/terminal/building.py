@@ -19,7 +19,7 @@ from gateway.batch import Json
 from gateway.contract.load import BASELINE_BYTES_MAX, load_contracts
 from gateway.contract.schema import Contract, Signal
 from gateway.errors import WeirError
-from gateway.measure.drift.baseline import BLOCKS_MIN, freeze
+from gateway.measure.drift.baseline import BLOCKS_MIN, baseline_id, freeze
 from gateway.measure.drift.collect import alarms_by_itself
 from gateway.measure.drift.files import Reference, References, misfits, read, write
 from gateway.measure.drift.gather import BLOCK_EVENTS_FIRST, Gathering
@@ -208,7 +208,7 @@ def _told(path: Path, contract: Contract, version: str, built: Sequence[Built]) 
         signals.append(
             {
                 "signal": each.reference.signal,
-                "id": held.digest,
+                "id": baseline_id(contract.model, version, each.reference.signal, held.digest),
                 "events": held.events,
                 "events_needed": each.needed,
                 "calibrated": each.calibrated,

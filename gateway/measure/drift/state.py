@@ -15,7 +15,7 @@ from gateway.errors import CorruptDataError
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.collect import Collection
 from gateway.measure.drift.grid import Grid
-from gateway.measure.drift.streams import Streams
+from gateway.measure.drift.streams import Streams, Superseded
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
 
 
@@ -27,6 +27,7 @@ def save(streams: Streams) -> State:
         lane = streams.lanes[item.lane]
         baseline, candidate = streams.baselines.get(number), streams.candidates.get(number)
         collection = streams.collections.get(number)
+        superseded = streams.superseded.get(number)
         items.append(
             {
                 "key": [*item.key, lane.grid.name],
@@ -38,6 +39,8 @@ def save(streams: Streams) -> State:
                 "baseline": _described(baseline),
                 "candidate": _described(candidate),
                 "collection": collection and [collection.refusals, len(collection.blocks)],
+                "superseded": superseded
+                and [superseded.digest, superseded.events, superseded.at_ns],
             }
         )
         arrays += [lane.total[item.row], lane.open[item.row]]
@@ -122,6 +125,9 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             streams.resume(number, collection, item["due"])
         elif baseline is None:
             streams.collect(number)
+        if item.get("superseded"):
+            digest, events, at_ns = item["superseded"]
+            streams.superseded[number] = Superseded(digest=digest, events=events, at_ns=at_ns)
         streams.set_progress(number, item["opened"], item["seen"])
     rows = np.array(ours, dtype=np.int64)
     streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})

@@ -24,8 +24,7 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.contract.plan import Plan
-from gateway.errors import ConflictError
-from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, freeze
+from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, baseline_id, freeze
 from gateway.measure.drift.collect import Collection, alarms_by_itself
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
@@ -59,6 +58,15 @@ class Stream:
         return self.model, self.version, self.signal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """The baseline that a promotion replaced last. Units: at_ns Unix nanoseconds."""
+
+    digest: str
+    events: int
+    at_ns: int
+
+
 class Streams:
     """All streams of a plan. Stream numbers are also rows of the detector bank.
 
@@ -80,6 +88,7 @@ class Streams:
         self.inherited: set[int] = set()
         self.collections: dict[int, Collection] = {}
         self.candidates: dict[int, Baseline] = {}
+        self.superseded: dict[int, Superseded] = {}
         self.bank = Bank()
         self.tick = 0
         hold = TICK_HELD_S_MAX / settings.drift_tick_s
@@ -130,10 +139,9 @@ class Streams:
         """Return what a baseline file says of a stream, None when it learns."""
         return self._given.get(self.items[number].key)
 
-    def is_calibrated(self, number: int) -> bool:
-        """Say whether a stream's baseline is large enough for the tolerance of its contract."""
+    def is_large_enough(self, number: int, baseline: Baseline) -> bool:
+        """Say whether a baseline is large enough for the tolerance of a stream's contract."""
         rule = self._plan.contracts[self.items[number].contract].drift
-        baseline = self.baselines[number]
         return baseline.events >= baseline.events_needed(rule.tolerance)
 
     def number_of(self, model: str, version: str, signal: str) -> int | None:
@@ -233,20 +241,18 @@ class Streams:
         else:
             self.adopt(number, baseline)
 
-    def promote(self, number: int) -> Baseline:
-        """Make a stream's candidate its baseline. Raises: ConflictError when there is none."""
-        candidate = self.candidates.pop(number, None)
-        if candidate is None:
-            model, version, signal = self.items[number].key
-            if self.maybe_given(number) is not None:
-                raise ConflictError(
-                    f"the baseline of {signal} of {model} {version} comes from a file; "
-                    "build another one with `weir baseline build`"
-                )
-            raise ConflictError(f"{signal} of {model} {version} has no candidate baseline yet")
-        self.inherited.discard(number)
-        self.adopt(number, candidate)
-        return candidate
+    def promote(self, wanted: str, at_ns: int) -> bool:
+        """Make the candidate of this id its stream's baseline; say whether there is one."""
+        for number, candidate in self.candidates.items():
+            if baseline_id(*self.items[number].key, candidate.digest) != wanted:
+                continue
+            old = self.baselines[number]
+            self.superseded[number] = Superseded(digest=old.digest, events=old.events, at_ns=at_ns)
+            del self.candidates[number]
+            self.inherited.discard(number)
+            self.adopt(number, candidate)
+            return True
+        return False
 
     def turn(self, now_ns: int) -> list[Alarm]:
         """Close the ticks that are over and judge them."""
@@ -260,7 +266,9 @@ class Streams:
         return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
 
     def _may_alarm(self, number: int) -> bool:
-        return self.maybe_given(number) is None or self.is_calibrated(number)
+        return self.maybe_given(number) is None or self.is_large_enough(
+            number, self.baselines[number]
+        )
 
     def _close(self, lane: Lane, tick: int) -> list[Alarm]:
         count = len(lane.stream)

@@ -8,7 +8,7 @@ import pytest
 from gateway.batch import Anomaly, AnomalyKind
 from gateway.contract.plan import Plan
 from gateway.contract.schema import BaselineFile, DriftRule, SignalType
-from gateway.errors import ConflictError, InvalidConfigError
+from gateway.errors import InvalidConfigError
 from gateway.measure import Measure, MeasureSettings
 from gateway.measure.drift.baseline import freeze
 from gateway.measure.drift.files import Reference, References, write
@@ -99,9 +99,9 @@ def test_clean_traffic_does_not_alarm_and_drifted_traffic_does() -> None:
     assert [(each.subject, each.version) for each in site.drifts] == [("confidence", "1.0")]
     # Neither what alarmed nor the peace before it has become part of the baseline.
     assert digest(site.view()) == before
-    assert site.view().candidate_digest is None
-    with pytest.raises(ConflictError, match="comes from a file; build another"):
-        site.measure.promote("damage-net", "1.0", "confidence")
+    assert site.view().candidate is None
+    assert site.view().is_from_file
+    assert not site.view("brightness").is_from_file
 
 
 def test_a_version_that_the_file_does_not_name_learns() -> None:

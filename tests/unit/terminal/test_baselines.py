@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from gateway.api.declared import BaselinePromoted
+from gateway.api.sources import BaselineState
+from gateway.api.views import Baselines
 from gateway.batch import Anomaly, AnomalyKind
 from gateway.config.sections import SamplingSection
 from gateway.contract.load import load_contracts
@@ -18,7 +21,7 @@ from gateway.contract.plan import compile_plan
 from gateway.measure import Measure, MeasureSettings
 from gateway.measure.drift.files import read
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet
-from tests.unit.terminal.server import Weir
+from tests.unit.terminal.server import Api, Reply, Weir, body, problem
 
 CONTRACT: Final = """
 contract: 1
@@ -332,3 +335,64 @@ def test_check_refuses_a_baseline_that_no_longer_fits(weir: Weir, tmp_path: Path
     code, _, errors = weir("run", "--config", str(site), "--data-dir", str(tmp_path / "data"))
     assert (code, "the baseline lacks 'burnt'" in errors) == (2, True)
     assert not (tmp_path / "data").exists()
+
+
+PAGE: Final = body(
+    Baselines(
+        items=tuple(
+            BaselineState(
+                id=name,
+                model="damage-net",
+                version="2.0",
+                signal="class",
+                state=state,
+                events=4_000,
+                events_wanted=4_000,
+                calibrated=calibrated,
+                source=source,
+            )
+            for name, state, calibrated, source in (
+                ("", "collecting", None, "site"),
+                ("abc1" * 16, "candidate", False, "site"),
+                ("abd2" * 16, "frozen", True, "file"),
+            )
+        ),
+        total=3,
+    )
+)
+
+
+def test_baselines_are_listed_with_their_states(weir: Weir, api: Api) -> None:
+    api.put("GET /api/v1/baselines", PAGE)
+    code, out, _ = weir("baseline", "list")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines() if "damage-net" in line]
+    assert [line[3] for line in lines] == ["collecting", "candidate", "frozen"]
+    assert [line[-1] for line in lines] == ["-", "abc1" * 3, "abd2" * 3]
+    assert [line[5] for line in lines] == ["-", "no", "yes"]
+    code, out, _ = weir("baseline", "list", "--json")
+    assert out == PAGE.decode() + "\n"
+
+
+def test_a_candidate_is_promoted_by_the_beginning_of_its_id(weir: Weir, api: Api) -> None:
+    api.put("GET /api/v1/baselines", PAGE)
+    name = "abc1" * 16
+    path = f"POST /api/v1/baselines/{name}/promote"
+    api.put(path, Reply(status=202, body=body(BaselinePromoted(id=name, state="frozen"))))
+    code, out, _ = weir("baseline", "promote", "abc")
+    assert (code, out) == (0, f"baseline {name} is promoted\n")
+    api.put(path, Reply(status=202, body=body(BaselinePromoted(id=name, state="candidate"))))
+    code, out, _ = weir("baseline", "promote", name)
+    assert (code, "is candidate; its promotion is on disk" in out) == (0, True)
+
+
+def test_a_promotion_that_cannot_be_is_the_gateways_no(weir: Weir, api: Api) -> None:
+    api.put("GET /api/v1/baselines", PAGE)
+    code, _, errors = weir("baseline", "promote", "ab")
+    assert (code, "several baselines begin so" in errors) == (2, True)
+    name = "abd2" * 16
+    api.put(f"POST /api/v1/baselines/{name}/promote", problem(409, "this baseline is frozen"))
+    code, _, errors = weir("baseline", "promote", "abd")
+    assert (code, "this baseline is frozen" in errors) == (1, True)
+    code, _, errors = weir("baseline", "promote", "nothing")
+    assert (code, "there is nothing at this path" in errors) == (1, True)
