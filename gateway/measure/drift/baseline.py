@@ -84,8 +84,7 @@ class Baseline:
         With fewer the alarm keeps its budget, because delta grows, but it finds less.
         """
         freedom = max(self.bins - 1, 1)
-        needed: float = self.phi * special.chdtri(freedom, ETA) / (tolerance / 2) ** 2
-        return needed
+        return float(self.phi * special.chdtri(freedom, ETA) / (tolerance / 2) ** 2)
 
     def delta(self, tolerance: float) -> float:
         """Return the radius in which change is benign: tolerance and ignorance of the truth."""
