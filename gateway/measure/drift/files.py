@@ -24,6 +24,7 @@ from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, thawed
 from gateway.measure.drift.gather import BLOCKS_MAX
 from gateway.measure.drift.grid import GRIDS_VERSION, Grid, GridKind
 from gateway.measure.drift.lanes import measured
+from gateway.measure.series import VERSION_ALLOWED
 from gateway.measure.state import Int64
 
 FORMAT: Final = 1
@@ -52,8 +53,9 @@ class _GridForm(_Form):
 
 
 class _ReferenceForm(_Form):
-    version: str = Field(min_length=1, max_length=64)
-    signal: str
+    # As spans may have them; an error shows both as they are.
+    version: str = Field(pattern=f"^{VERSION_ALLOWED.pattern.decode()}$")
+    signal: str = Field(pattern=r"^[!-~]{1,256}$")
     type: Literal["double", "int", "bool", "enum"]
     grid: _GridForm
     window_ns: list[int] | None = Field(min_length=2, max_length=2)
@@ -156,7 +158,7 @@ def read(content: bytes, file: str) -> References:
         form = _FileForm.model_validate(data)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        at = [".".join(map(str, each["loc"])) for each in faults]
+        at = [".".join(ascii(step).strip("'") for step in each["loc"]) for each in faults]
         told = [f"{name}: {each['msg']}" for name, each in zip(at, faults, strict=True)]
         _refuse(file, told, AGAIN)
     if form.sha256 != _seal(data):

@@ -126,6 +126,9 @@ def twice(data: dict[str, Any]) -> None:
         (in_item("phi", 0.5), "phi: Input should be greater than or equal to 1"),
         (in_item("phi", 1.5), "digest is not that of its counts"),
         (in_item("window_ns", [1]), "window_ns: List should have at least 2"),
+        (in_item("version", "a\x1b[31m"), "version: String should match"),
+        (in_item("signal", "\n"), "signal: String should match"),
+        (lambda data: data.update({"\x1b[31m": 1}), "\\x1b[31m: Extra inputs"),
         (twice, "confidence of 1.0 stands there more than once"),
     ],
 )
@@ -160,6 +163,19 @@ def test_a_change_after_the_sealing_is_found() -> None:
     read(text.encode(), "b.json")
     with pytest.raises(InvalidConfigError, match="changed after it was built"):
         read(text.replace('"version":"1.0"', '"version":"1.1"').encode(), "b.json")
+
+
+@given(st.data(), st.integers(0, 255))
+def test_no_byte_can_be_changed_without_being_found(data: st.DataObject, byte: int) -> None:
+    text = write(healthy()).encode()
+    at = data.draw(st.integers(0, len(text) - 1))
+    changed_text = text[:at] + bytes([byte]) + text[at + 1 :]
+    try:
+        found = read(changed_text, "b.json")
+    except InvalidConfigError:
+        return
+    # Only layout may differ.
+    assert write(found).encode() == text
 
 
 def test_a_file_of_many_faults_names_the_first_and_counts_the_others() -> None:
