@@ -57,9 +57,16 @@ def load(
 
     Raises: InvalidConfigError with all findings.
     """
+    # Imported here, because commands that ask a gateway need no statistics.
+    from gateway.measure.drift.files import faults
+
     site = load_site(config, overrides or (), data_dir)
     today = datetime.datetime.now(datetime.UTC).date()
-    return site, compile_plan(load_contracts(site.contracts, today=today), site.sampling)
+    contracts = load_contracts(site.contracts, today=today)
+    unfit = faults(contracts)
+    if unfit:
+        raise InvalidConfigError(unfit)
+    return site, compile_plan(contracts, site.sampling)
 
 
 @cli.command()
@@ -125,10 +132,12 @@ def check(
     if output not in ("text", "json", "sarif"):
         raise typer.BadParameter("write text, json or sarif", param_hint="--format")
     seen = inspect(paths, today=datetime.datetime.now(datetime.UTC).date())
-    # Imported here, because most checks need no cryptography.
+    # Imported here, because most commands need no cryptography and no statistics.
+    from gateway.measure.drift.files import faults
     from gateway.reload import unusable_files
 
-    findings = [*seen.findings, *(each for site in seen.sites for each in unusable_files(site))]
+    findings = [*seen.findings, *faults(seen.contracts)]
+    findings += [each for site in seen.sites for each in unusable_files(site)]
     beside = Beside(slos=tell(seen.contracts))
     if release is not None:
         judged = judge_release(release, seen.contracts)

@@ -13,8 +13,9 @@ from gateway.contract.schema import Contract
 from gateway.measure import Snapshot
 from gateway.measure.devices.devices import NO_DELAY
 from gateway.measure.devices.hosts import HostView
+from gateway.measure.drift.baseline import baseline_id
 from gateway.measure.labels.accuracy import Estimate
-from gateway.measure.snapshot import BaselineState, SeriesView, SloView
+from gateway.measure.snapshot import BaselineState, SeriesView, SignalView, SloView
 
 SECOND_NS: Final = 1_000_000_000
 # Without a word for this long a device counts as silent; it is the freshness objective.
@@ -191,7 +192,9 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 model=series.model,
                 version=series.version,
                 signal=signal.signal,
-                baseline=drift.baseline_digest if drift else str(signal.state),
+                baseline=_baseline_id(series, signal, drift.baseline_digest)
+                if drift
+                else str(signal.state),
                 alarm=drift.is_alarmed if drift else False,
                 tolerance=tolerances.get(series.model, 0.0),
                 psi=drift.psi if drift else None,
@@ -266,14 +269,38 @@ def _slo(view: SloView) -> api.SloState:
 def _baselines(found: Snapshot, wanted: int) -> Iterator[api.BaselineState]:
     for series in found.series:
         for signal in series.signals:
-            drift = signal.drift
-            frozen = signal.state is not BaselineState.COLLECTING and drift is not None
-            yield api.BaselineState(
-                id=drift.baseline_digest if drift else "",
-                model=series.model,
-                version=series.version,
-                signal=signal.signal,
-                state=str(signal.state),
-                events=drift.baseline_events if frozen and drift else signal.collected,
-                events_wanted=wanted,
-            )
+            yield from _baselines_of(series, signal, wanted)
+
+
+def _baselines_of(
+    series: SeriesView, signal: SignalView, wanted: int
+) -> Iterator[api.BaselineState]:
+    """List a signal's baseline, then its candidate and what was superseded if there are any."""
+    drift = signal.drift
+    rows: list[tuple[BaselineState, str, int, bool | None]] = [
+        (signal.state, "", signal.collected, None)
+        if drift is None
+        else (signal.state, drift.baseline_digest, drift.baseline_events, drift.is_calibrated)
+    ]
+    for state, beside in (
+        (BaselineState.CANDIDATE, signal.candidate),
+        (BaselineState.SUPERSEDED, signal.superseded),
+    ):
+        if beside is not None:
+            rows.append((state, beside.digest, beside.events, beside.is_calibrated))
+    for state, digest, events, calibrated in rows:
+        yield api.BaselineState(
+            id=_baseline_id(series, signal, digest) if digest else "",
+            model=series.model,
+            version=series.version,
+            signal=signal.signal,
+            state=str(state),
+            events=events,
+            events_wanted=wanted,
+            calibrated=calibrated,
+            source="file" if signal.is_from_file and state is BaselineState.FROZEN else "site",
+        )
+
+
+def _baseline_id(series: SeriesView, signal: SignalView, digest: str) -> str:
+    return baseline_id(series.model, series.version, signal.signal, digest)

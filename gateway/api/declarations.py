@@ -1,4 +1,4 @@
-"""Handlers of rollouts and labels: what a person or a pipeline declares.
+"""Handlers of rollouts, labels and promotions: what a person or a pipeline declares.
 
 Law: a declaration becomes a log record in the same journal as what devices send, and is answered
 when it is durable; nothing here changes a state. What cannot be right is refused before: an unknown
@@ -29,11 +29,13 @@ from gateway.api.access import Role
 from gateway.api.body import reasons
 from gateway.api.call import PAGE, Call, Route
 from gateway.api.declared import (
+    BaselinePromoted,
     LabelsDeclared,
     RolloutDeclared,
     RolloutPage,
     RolloutStatus,
 )
+from gateway.api.sources import BaselineState
 from gateway.api.state import page
 from gateway.api.views import respond
 from gateway.batch import Json
@@ -50,6 +52,7 @@ from gateway.otlp.events import (
     DeviceOutcome,
     Event,
     Label,
+    Promotion,
     RolloutEnd,
     RolloutKind,
     RolloutOutcome,
@@ -58,6 +61,8 @@ from gateway.otlp.events import (
 
 ROLLOUTS: Final = "/api/v1/rollouts"
 LABELS: Final = "/api/v1/labels"
+BASELINES: Final = "/api/v1/baselines"
+CANDIDATE: Final = "candidate"
 LABELS_MAX: Final = 10_000
 OUTCOMES_MAX: Final = 10_000
 # A label of ordinary length is 100 bytes of JSON.
@@ -323,6 +328,37 @@ async def label_traces(call: Call) -> web.Response:
     return respond(LabelsDeclared(labels=len(made)), status=202)
 
 
+async def promote_baseline(call: Call) -> web.Response:
+    """Make a candidate the baseline of its signal."""
+    name = call.request.match_info["id"]
+    found = _baseline(call, name)
+    if found is None:
+        raise NotFoundError(f"there is no baseline with this id; list them at {BASELINES}")
+    if found.state != CANDIDATE:
+        advice = (
+            "build another file with `weir baseline build`"
+            if found.source == "file"
+            else f"promote the id of a candidate, if {BASELINES} lists one"
+        )
+        raise ConflictError(f"this baseline is {found.state}, no candidate; {advice}")
+    made = Promotion(at_ns=call.context.now_ns(), baseline=name)
+    noted = {"model": found.model, "version": found.version, "signal": found.signal}
+    await _declare(call, "baseline_promotion", [made], baseline=name, **noted)
+    state = CANDIDATE
+    for _ in range(SETTLE_TRIES):
+        now = _baseline(call, name)
+        state = CANDIDATE if now is None else now.state
+        if state != CANDIDATE:
+            break
+        await asyncio.sleep(SETTLE_S)
+    return respond(BaselinePromoted(id=name, state=state), status=202)
+
+
+def _baseline(call: Call, name: str) -> BaselineState | None:
+    found = call.context.sources.measure().baselines
+    return next((each for each in found if name and each.id == name), None)
+
+
 DECLARATION_ROUTES: Final = (
     Route(
         method="GET",
@@ -361,6 +397,15 @@ DECLARATION_ROUTES: Final = (
         summary=f"Declare what became of devices of a rollout, at most {OUTCOMES_MAX} at once.",
         body=OutcomesBody,
         response=RolloutDeclared,
+        status=202,
+    ),
+    Route(
+        method="POST",
+        path=f"{BASELINES}/{{id}}/promote",
+        handler=promote_baseline,
+        role=Role.OPERATOR,
+        summary="Make a candidate the baseline of its signal; answered when durable.",
+        response=BaselinePromoted,
         status=202,
     ),
     Route(

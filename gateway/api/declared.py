@@ -95,6 +95,14 @@ class RolloutDeclared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaselinePromoted:
+    """A promotion is on disk; `state` is frozen, or candidate for a moment."""
+
+    id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelsDeclared:
     """How many labels are on disk."""
 

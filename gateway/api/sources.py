@@ -186,7 +186,11 @@ class DriftState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineState:
-    """A baseline that is learned or frozen."""
+    """A baseline: collecting, inherited, candidate, frozen or superseded.
+
+    `id` is empty while it is collected. `calibrated` says whether it is large enough for the
+    tolerance, None where that is not known; `source` is site or file.
+    """
 
     id: str
     model: str
@@ -195,6 +199,8 @@ class BaselineState:
     state: str
     events: int
     events_wanted: int
+    calibrated: bool | None = None
+    source: str = "site"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ class FindingRule(StrEnum):
     KEY_SCRIPT = "key-script"
     MIXED_SCRIPT = "mixed-script"
     RESERVED_KEY = "reserved-key"
+    BASELINE = "baseline"
     SIGNAL_RANGE = "signal-range"
     SIGNAL_VALUES = "signal-values"
     SIGNAL_ROLE = "signal-role"
@@ -95,6 +96,7 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.KEY_SCRIPT: "A name has characters that look like others.",
     FindingRule.MIXED_SCRIPT: "A text mixes scripts or hides characters.",
     FindingRule.RESERVED_KEY: "The namespace belongs to the gateway.",
+    FindingRule.BASELINE: "The baseline file is not whole or does not fit its contract.",
     FindingRule.SIGNAL_RANGE: "The range of a signal is not sane.",
     FindingRule.SIGNAL_VALUES: "The closed set of an enum is not sane.",
     FindingRule.SIGNAL_ROLE: "The role of a signal does not fit its type.",

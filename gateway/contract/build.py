@@ -5,7 +5,6 @@ Law: pure; the same form gives the same contract, except for `source`, and the s
 
 import hashlib
 import json
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -14,6 +13,7 @@ from gateway.contract.form import ContractForm, CostForm
 from gateway.contract.laws import signals_of
 from gateway.contract.objectives import slo_of
 from gateway.contract.schema import (
+    BaselineFile,
     Contract,
     Cost,
     DriftRule,
@@ -37,14 +37,17 @@ _LATER_SLO_KEYS: Final[dict[str, Any]] = {"allowance": None, "alerts": [], "page
 _LATER_COST_KEYS: Final[dict[str, Any]] = {"feature": None, "features": []}
 
 
-def digest(form: ContractForm) -> str:
+def digest(form: ContractForm, baseline: BaselineFile | Literal["learn"] = "learn") -> str:
     """Compute the sha256 hex of the canonical form.
 
     Canonical: what was parsed, defaults filled in, as JSON with sorted keys, no spaces and ASCII
     only. Comments, layout and units do not change it; an order of values does. Keys that came
-    later than the form's first version are left out while they say nothing.
+    later than the form's first version are left out while they say nothing. Of a baseline file its
+    content counts, not where it lies.
     """
     content = form.model_dump(mode="json")
+    if baseline != "learn":
+        content["drift"]["baseline"] = f"sha256:{baseline.digest}"
     _leave_out(content, _LATER_KEYS)
     for slo in content["slos"]:
         _leave_out(slo, _LATER_SLO_KEYS)
@@ -63,7 +66,7 @@ def _leave_out(content: dict[str, Any], silent: dict[str, Any]) -> None:
 def build(
     form: ContractForm,
     keep: tuple[KeepRule, ...],
-    baseline: Path | Literal["learn"],
+    baseline: BaselineFile | Literal["learn"],
     source: str,
 ) -> Contract:
     """Make the contract of a form without findings."""
@@ -106,7 +109,7 @@ def build(
         if form.labels is not None
         else None,
         rollouts=RolloutRule(allocation=form.rollouts.allocation),
-        digest=digest(form),
+        digest=digest(form, baseline),
         source=source,
     )
 

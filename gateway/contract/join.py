@@ -6,7 +6,6 @@ behind those that are there, in the order of their names: same laws, same limits
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from gateway.config.keep import KeepRule
@@ -23,7 +22,7 @@ from gateway.contract.objectives import (
     written_in,
 )
 from gateway.contract.openslo import Mapped
-from gateway.contract.schema import Contract
+from gateway.contract.schema import BaselineFile, Contract
 from gateway.errors import Finding
 
 
@@ -33,7 +32,7 @@ class Draft:
 
     form: ContractForm
     keep: tuple[KeepRule, ...]
-    baseline: Path | Literal["learn"]
+    baseline: BaselineFile | Literal["learn"]
     document: Document
 
     def build(self, more: Sequence[Written] = ()) -> Contract:

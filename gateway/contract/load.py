@@ -23,12 +23,13 @@ from gateway.contract.laws import check_laws
 from gateway.contract.openslo import map_slos
 from gateway.contract.openslo_objects import collect
 from gateway.contract.plan import clashes
-from gateway.contract.schema import Contract
+from gateway.contract.schema import BaselineFile, Contract
 from gateway.errors import Finding, InvalidConfigError
 
 Kind = Literal["contract", "site", "openslo"]
 
 FILES_MAX: Final = 1000  # YAML files below the named folders
+BASELINE_BYTES_MAX: Final = 64 << 20
 SUFFIXES: Final = (".yaml", ".yml")
 _BASELINE_PREFIX: Final = "file:"
 _OPENSLO_PREFIX: Final = "openslo/"
@@ -209,8 +210,11 @@ def clash_findings(contracts: Sequence[Contract], members: Sequence[Loaded]) -> 
 
 def _baseline(
     checked: Checked[ContractForm], document: Document, folder: Path
-) -> Path | Literal["learn"]:
-    """Resolve the baseline beside the contract file, or note why it cannot be."""
+) -> BaselineFile | Literal["learn"]:
+    """Read the baseline beside the contract file, or note why it cannot be.
+
+    What stands in it is judged by the room that counts, which knows the grids.
+    """
     at = ("drift", "baseline")
     text = checked.value.drift.baseline if checked.value is not None else "learn"
     if text == "learn":
@@ -224,9 +228,18 @@ def _baseline(
     path = folder / name
     if not path.is_file():
         message = f"there is no baseline {str(path)!r}"
-        advice = "correct the path, or write learn"
+        advice = "correct the path, or write learn; `weir baseline build` makes one"
         document.add(at, FindingRule.NO_SUCH_FILE, message, advice)
-    else:
-        message = "a baseline from a file is not available yet"
-        document.add(at, FindingRule.NOT_AVAILABLE, message, "write learn")
-    return path
+        return "learn"
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(BASELINE_BYTES_MAX + 1)
+    except OSError as error:
+        message = f"the baseline {str(path)!r} cannot be read: {error.strerror}"
+        document.add(at, FindingRule.UNREADABLE, message, "let this user read the file")
+        return "learn"
+    if len(content) > BASELINE_BYTES_MAX:
+        message = f"the baseline {str(path)!r} has more than {BASELINE_BYTES_MAX >> 20} MiB"
+        document.add(at, FindingRule.LIMIT, message, "keep the versions that are in use")
+        return "learn"
+    return BaselineFile(path=path, content=content)

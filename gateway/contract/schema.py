@@ -4,6 +4,7 @@ Law: an instance is valid. Only `load` makes one from a file, and it refuses eve
 `weir check` refuses. Durations are float seconds, sizes int bytes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,6 +18,7 @@ from gateway.config.keep import KeepRule
 
 __all__ = [
     "Action",
+    "BaselineFile",
     "BurnWindow",
     "Contract",
     "Cost",
@@ -157,6 +159,19 @@ class Slo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineFile:
+    """A file of baselines as it was when the contract was loaded."""
+
+    path: Path
+    content: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Sha256 hex of the content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftRule:
     """How drift is judged.
 
@@ -164,7 +179,7 @@ class DriftRule:
     budget of false alarms of one signal.
     """
 
-    baseline: Path | Literal["learn"] = "learn"
+    baseline: BaselineFile | Literal["learn"] = "learn"
     tolerance: float = 0.1
     false_alarms_per_s: float = 1 / (30 * 86_400)
 

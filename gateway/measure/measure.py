@@ -22,7 +22,7 @@ from gateway.batch import (
     Parcel,
 )
 from gateway.contract.plan import Plan
-from gateway.errors import CorruptDataError, Finding, InvalidConfigError, NotFoundError
+from gateway.errors import CorruptDataError
 from gateway.measure import views
 from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
 from gateway.measure.drift.state import load as load_streams
@@ -59,17 +59,15 @@ from gateway.tables import Bool, Int16
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
 STATUS_ERROR: Final = 2
 FORMAT: Final = 2
-LEARN: Final = "learn"
 
 
 class Measure:
     """All statistics of one plan.
 
-    Raises: InvalidConfigError when a contract names a baseline file; baselines are learned here.
+    Raises: InvalidConfigError when a contract names a baseline file that does not fit it.
     """
 
     def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
-        _refuse_files(plan)
         self.plan = plan
         self.settings = settings
         self._ahead_ns = round(settings.clock_ahead_s * SECOND_NS)
@@ -273,16 +271,6 @@ class Measure:
         self.operations.turn(now_ns)
         return told
 
-    def promote(self, model: str, version: str, signal: str) -> str:
-        """Make the candidate baseline of a signal its baseline, and return its digest.
-
-        Raises: NotFoundError when there is no such signal, ConflictError without a candidate.
-        """
-        number = self.streams.number_of(model, version, signal)
-        if number is None:
-            raise NotFoundError(f"no signal {signal} of {model} {version} is measured")
-        return self.streams.promote(number).digest
-
     def snapshot(self) -> Snapshot:
         """Copy everything that is shown; to be called where batches are observed."""
         alarmed = {
@@ -370,23 +358,6 @@ class Measure:
             # A merged state has no rows: they belong to the site that saw them.
             if f"{name}/written" in state:
                 kept.restore(part(name, state))
-
-
-def _refuse_files(plan: Plan) -> None:
-    findings = [
-        Finding(
-            file=contract.source,
-            line=0,
-            column=0,
-            rule="drift-baseline",
-            message=f"a baseline file for {contract.model!r} is not available yet",
-            instead="write baseline: learn",
-        )
-        for contract in plan.contracts
-        if contract.drift.baseline != LEARN
-    ]
-    if findings:
-        raise InvalidConfigError(findings)
 
 
 def _clipped(column: Array) -> Int64:

@@ -36,6 +36,9 @@ from gateway.otlp import events
 from gateway.otlp.readings import heard
 from gateway.tables import Bool
 
+# Why a promotion is not used, beside what `events` refuses.
+NO_CANDIDATE: Final = "no_candidate"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inferences:
@@ -174,6 +177,9 @@ class Operations:
             self._count_violations(np.array([contract]), np.array([each.at_ns], dtype=np.int64))
         for acknowledgement in found.acknowledgements:
             self.health.integrity.acknowledge(acknowledgement.anomaly)
+        for promotion in found.promotions:
+            if not self._streams.promote(promotion.baseline, parcel.arrival_ns):
+                self.unusable[NO_CANDIDATE] += 1
         return bool(found.violations)
 
     def turn(self, now_ns: int) -> None:

@@ -18,7 +18,9 @@ class BaselineState(StrEnum):
 
     COLLECTING = "collecting"
     INHERITED = "inherited"  # that of the version before, see `streams`
+    CANDIDATE = "candidate"  # waits for a person
     FROZEN = "frozen"
+    SUPERSEDED = "superseded"  # by the candidate that was promoted last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +66,18 @@ class DriftView:
     window_events: float
     baseline_events: int
     baseline_digest: str
+    is_calibrated: bool  # large enough for the tolerance
     is_unsteady: bool
     is_alarmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BesideView:
+    """A baseline of a signal that is not the one in force."""
+
+    digest: str
+    events: int
+    is_calibrated: bool | None  # None when that is no longer known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +95,9 @@ class SignalView:
     counts: tuple[int, ...]
     state: BaselineState
     collected: int
-    candidate_digest: str | None
+    is_from_file: bool
+    candidate: BesideView | None
+    superseded: BesideView | None
     drift: DriftView | None
 
 

@@ -18,6 +18,7 @@ from gateway.measure.slo.burn import budget_remaining, burn_rate
 from gateway.measure.slo.objectives import Objectives
 from gateway.measure.snapshot import (
     BaselineState,
+    BesideView,
     DevicesView,
     DriftView,
     Exemplar,
@@ -70,6 +71,7 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
         window_events=float(size[0]) * baseline.phi,
         baseline_events=baseline.events,
         baseline_digest=baseline.digest,
+        is_calibrated=streams.is_large_enough(number, baseline),
         is_unsteady=baseline.unsteady,
         is_alarmed=is_alarmed,
     )
@@ -85,6 +87,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
     else:
         state = BaselineState.COLLECTING
     candidate = streams.candidates.get(number)
+    superseded = streams.superseded.get(number)
     is_classes = grid.kind is GridKind.CLASSES
     return SignalView(
         signal=item.signal,
@@ -94,7 +97,17 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
         counts=tuple(streams.counts(number).tolist()),
         state=state,
         collected=int(streams.lanes[item.lane].seen[item.row]),
-        candidate_digest=None if candidate is None else candidate.digest,
+        is_from_file=streams.maybe_given(number) is not None,
+        candidate=None
+        if candidate is None
+        else BesideView(
+            digest=candidate.digest,
+            events=candidate.events,
+            is_calibrated=streams.is_large_enough(number, candidate),
+        ),
+        superseded=None
+        if superseded is None
+        else BesideView(digest=superseded.digest, events=superseded.events, is_calibrated=None),
         drift=_drift(streams, number, is_alarmed=is_alarmed),
     )
 

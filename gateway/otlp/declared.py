@@ -1,4 +1,4 @@
-"""What log records may declare: rollouts, labels, violations, loads, acknowledgements, batch jobs.
+"""What log records may declare: rollouts, labels, violations, loads, promotions, batch jobs.
 
 Law: nouns only; `events` reads and writes them. Units: at_ns Unix nanoseconds; `device` is who said
 it, empty for an anonymous sender that names no device.
@@ -116,6 +116,15 @@ class Acknowledgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """A person makes a candidate the baseline of its signal."""
+
+    at_ns: int
+    device: str = ""
+    baseline: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
     """What a job that ran inferences in bulk has cost. Units: cost in `currency`."""
 
@@ -138,6 +147,7 @@ Event = (
     | Violation
     | ModelLoad
     | Acknowledgement
+    | Promotion
     | BatchJob
 )
 
@@ -156,6 +166,7 @@ class Events:
     violations: tuple[Violation, ...] = ()
     loads: tuple[ModelLoad, ...] = ()
     acknowledgements: tuple[Acknowledgement, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
     jobs: tuple[BatchJob, ...] = ()
     unreadable: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -170,6 +181,7 @@ class Events:
         yield from self.violations
         yield from self.loads
         yield from self.acknowledgements
+        yield from self.promotions
         yield from self.jobs
 
 

@@ -1,4 +1,4 @@
-"""Declarations in log records: rollouts, labels, violations, loads, acknowledgements, batch jobs.
+"""Declarations in log records: rollouts, labels, violations, loads, promotions, batch jobs.
 
 Law: whatever the bytes are, nothing is raised, and each record with one of these event names
 becomes either one event or one count under a reason of a closed list. Texts that may become labels
@@ -9,9 +9,9 @@ some is parsed. `write` makes the request that `read` reads, so that what a pers
 the way that devices' requests go: into the journal first.
 
 Who may declare: everybody labels, loads, violations and the outcome of a device, an authenticated
-device its own outcome only; rollouts, acknowledgements and batch jobs only senders without
-authentication at an open gateway, the gateway's own API, and the identities that the site file
-lists as deployers.
+device its own outcome only; rollouts, acknowledgements, promotions and batch jobs only senders
+without authentication at an open gateway, the gateway's own API, and the identities that the site
+file lists as deployers.
 """
 
 import re
@@ -35,6 +35,7 @@ from gateway.otlp.declared import (
     Events,
     Label,
     ModelLoad,
+    Promotion,
     RolloutEnd,
     RolloutKind,
     RolloutOutcome,
@@ -53,6 +54,7 @@ __all__ = [
     "Events",
     "Label",
     "ModelLoad",
+    "Promotion",
     "RolloutEnd",
     "RolloutKind",
     "RolloutOutcome",
@@ -170,6 +172,10 @@ def _acknowledgement(record: Record) -> Acknowledgement:
     )
 
 
+def _promotion(record: Record) -> Promotion:
+    return Promotion(at_ns=record.at_ns, device=record.device, baseline=record.id(keys.BASELINE_ID))
+
+
 def _job(record: Record) -> BatchJob:
     return BatchJob(
         at_ns=record.at_ns,
@@ -190,6 +196,7 @@ _DEPLOYERS_READ: Final[Mapping[str, Callable[[Record], Event]]] = {
     "edgeai.rollout.start": _start,
     "edgeai.rollout.end": _end,
     "edgeai.anomaly.ack": _acknowledgement,
+    "edgeai.baseline.promote": _promotion,
     "edgeai.batch.job": _job,
 }
 _ALL_READ: Final[Mapping[str, Callable[[Record], Event]]] = {
@@ -264,6 +271,7 @@ _FIELDS: Final[Mapping[str, type[Any]]] = {
     "violations": Violation,
     "loads": ModelLoad,
     "acknowledgements": Acknowledgement,
+    "promotions": Promotion,
     "jobs": BatchJob,
 }
 
@@ -332,6 +340,7 @@ _NAME_OF: Final[Mapping[type[Any], str]] = {
     Violation: "edgeai.integrity.violation",
     ModelLoad: "edgeai.model.load",
     Acknowledgement: "edgeai.anomaly.ack",
+    Promotion: "edgeai.baseline.promote",
     BatchJob: "edgeai.batch.job",
 }
 _KEYS_OF: Final[Mapping[type[Any], Mapping[str, str]]] = {
@@ -351,6 +360,7 @@ _KEYS_OF: Final[Mapping[type[Any], Mapping[str, str]]] = {
     Violation: {"model": keys.MODEL, "version": keys.VERSION, "error": keys.ERROR_TYPE},
     ModelLoad: {"model": keys.MODEL, "version": keys.VERSION, "error": keys.ERROR_TYPE},
     Acknowledgement: {"anomaly": keys.ANOMALY_ID},
+    Promotion: {"baseline": keys.BASELINE_ID},
     BatchJob: {
         "job": keys.JOB_ID,
         "model": keys.MODEL,

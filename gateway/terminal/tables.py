@@ -411,3 +411,38 @@ def drift(console: Console, page: Json) -> None:
         lambda: console.print(table),
         "no signals yet; the first spans of a model bring them",
     )
+
+
+def baselines(console: Console, page: Json) -> None:
+    """Show baselines of signals, the one in force first."""
+    heads = ("model", "version", "signal", "state", "events", "calibrated", "source", "id")
+    table = _table("", *heads, right=("events",))
+    for each in page["items"]:
+        known = {True: "yes", False: "no"}.get(each["calibrated"], "")
+        table.add_row(
+            *(_text(each[key]) for key in ("model", "version", "signal", "state")),
+            f"{each['events']:,}",
+            _text(known, "yellow" if known == "no" else ""),
+            _text(each["source"]),
+            _text(each["id"][:DIGEST_DIGITS]),
+        )
+    none = "no signals yet; the first spans of a model bring them"
+    _page(console, page, lambda: console.print(table), none)
+
+
+def built(console: Console, found: Json) -> None:
+    """Show what `weir baseline build` has made."""
+    numbers = ("events", "needed", "phi", "missing", "odd")
+    table = _table("", "signal", *numbers, "calibrated", "baseline", right=numbers)
+    for each in found["signals"]:
+        counts = [each[key] for key in ("missing", "odd")]
+        table.add_row(
+            _text(each["signal"]),
+            f"{each['events']:,}",
+            f"{each['events_needed']:,}",
+            _number(each["phi"]),
+            *(f"{count:,}" for count in counts),
+            _text("yes") if each["calibrated"] else _text("no", "yellow"),
+            _text(each["id"][:DIGEST_DIGITS]),
+        )
+    console.print(table)

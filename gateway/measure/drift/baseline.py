@@ -10,6 +10,7 @@ bin, `unusual`, whose share is at least that of the rule of three. Source: drift
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -83,8 +84,7 @@ class Baseline:
         With fewer the alarm keeps its budget, because delta grows, but it finds less.
         """
         freedom = max(self.bins - 1, 1)
-        needed: float = self.phi * special.chdtri(freedom, ETA) / (tolerance / 2) ** 2
-        return needed
+        return float(self.phi * special.chdtri(freedom, ETA) / (tolerance / 2) ** 2)
 
     def delta(self, tolerance: float) -> float:
         """Return the radius in which change is benign: tolerance and ignorance of the truth."""
@@ -114,6 +114,15 @@ class Baseline:
             return ", ".join(self.grid.describe(int(each)) for each in fine[:4])
         edges = self.grid.edges()
         return f"{edges[fine[0]]:.4g} to {edges[fine[-1] + 1]:.4g}"
+
+
+def baseline_id(model: str, version: str, signal: str, digest: str) -> str:
+    """Return the name of a baseline: of whose it is and what was counted, hex of a sha256.
+
+    The digest alone may be that of several signals, as of two flags that are never set.
+    """
+    text = json.dumps([model, version, signal, digest])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def freeze(

@@ -20,6 +20,8 @@ import numpy as np
 from gateway.measure.state import Array, Int64
 from gateway.tables import Bool, Float64, Int32, UInt8
 
+# Counts on grids of different versions do not add; it changes with any edge below.
+GRIDS_VERSION: Final = 1
 SCORE_BINS: Final = 128
 LOGIT_TAIL: Final = 1e-4
 # Fine enough that no logit bin is narrower than one step.

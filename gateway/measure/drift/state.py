@@ -1,7 +1,8 @@
 """Save, restore and merge the streams.
 
 Law: a stream is saved under model, version, signal and grid. After a change of contracts only the
-streams that still mean the same come back; the others start anew.
+streams that still mean the same come back; the others start anew. A baseline file wins over what
+was saved: the evidence goes on only against the same baseline.
 """
 
 import json
@@ -14,7 +15,7 @@ from gateway.errors import CorruptDataError
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.collect import Collection
 from gateway.measure.drift.grid import Grid
-from gateway.measure.drift.streams import Streams
+from gateway.measure.drift.streams import Streams, Superseded
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
 
 
@@ -26,6 +27,7 @@ def save(streams: Streams) -> State:
         lane = streams.lanes[item.lane]
         baseline, candidate = streams.baselines.get(number), streams.candidates.get(number)
         collection = streams.collections.get(number)
+        superseded = streams.superseded.get(number)
         items.append(
             {
                 "key": [*item.key, lane.grid.name],
@@ -37,6 +39,8 @@ def save(streams: Streams) -> State:
                 "baseline": _described(baseline),
                 "candidate": _described(candidate),
                 "collection": collection and [collection.refusals, len(collection.blocks)],
+                "superseded": superseded
+                and [superseded.digest, superseded.events, superseded.at_ns],
             }
         )
         arrays += [lane.total[item.row], lane.open[item.row]]
@@ -112,19 +116,27 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         streams.reset(number, total, open_tick)
         if baseline is not None:
             streams.arm(number, baseline)
-        if candidate is not None:
+        learns = streams.maybe_given(number) is None
+        if candidate is not None and learns:
             streams.candidates[number] = candidate
-        if item["inherited"]:
+        if item["inherited"] and learns:
             streams.inherited.add(number)
-        if collection is not None:
+        if collection is not None and learns:
             streams.resume(number, collection, item["due"])
         elif baseline is None:
             streams.collect(number)
+        if item.get("superseded"):
+            digest, events, at_ns = item["superseded"]
+            streams.superseded[number] = Superseded(digest=digest, events=events, at_ns=at_ns)
         streams.set_progress(number, item["opened"], item["seen"])
     rows = np.array(ours, dtype=np.int64)
     streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})
     for number in range(len(streams.items)):
-        if number not in ours:
+        from_file = streams.maybe_given(number)
+        held = streams.baselines.get(number)
+        if number not in ours or (
+            from_file is not None and (held is None or held.digest != from_file.digest)
+        ):
             streams.begin(number)
 
 

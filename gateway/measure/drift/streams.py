@@ -10,6 +10,10 @@ frozen: in a rollout the question is whether the new version behaves like the on
 one that learned from its own first events would call itself normal. A version that is rightly
 different therefore alarms once; meanwhile its own events are collected as a candidate baseline,
 which a person promotes. After an alarm, too, a candidate is collected from then on.
+
+What a baseline file gives is not learned: a version that it names is judged against it from its
+first event on and collects nothing, so that live data never changes it. Where such a baseline is
+too small for the tolerance, its stream has an index and an interval, and never alarms.
 """
 
 from collections.abc import Sequence
@@ -20,10 +24,10 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.contract.plan import Plan
-from gateway.errors import ConflictError
-from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, freeze
+from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, baseline_id, freeze
 from gateway.measure.drift.collect import Collection, alarms_by_itself
 from gateway.measure.drift.detector import Alarm, Bank
+from gateway.measure.drift.files import given
 from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
 from gateway.measure.settings import MeasureSettings
@@ -54,12 +58,25 @@ class Stream:
         return self.model, self.version, self.signal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """The baseline that a promotion replaced last. Units: at_ns Unix nanoseconds."""
+
+    digest: str
+    events: int
+    at_ns: int
+
+
 class Streams:
-    """All streams of a plan. Stream numbers are also rows of the detector bank."""
+    """All streams of a plan. Stream numbers are also rows of the detector bank.
+
+    Raises: InvalidConfigError when a baseline file of the plan does not fit its contract.
+    """
 
     def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
         self._plan = plan
         self._settings = settings
+        self._given = given(plan)
         self._measured = [measured(contract) for contract in plan.contracts]
         self.places = max((len(signals) for signals in self._measured), default=0)
         self.lanes: list[Lane] = []
@@ -71,6 +88,7 @@ class Streams:
         self.inherited: set[int] = set()
         self.collections: dict[int, Collection] = {}
         self.candidates: dict[int, Baseline] = {}
+        self.superseded: dict[int, Superseded] = {}
         self.bank = Bank()
         self.tick = 0
         hold = TICK_HELD_S_MAX / settings.drift_tick_s
@@ -106,12 +124,25 @@ class Streams:
                 self.begin(number)
 
     def begin(self, number: int) -> None:
-        """Start the life of a stream: inherit a baseline if there is one, and collect."""
+        """Start the life of a stream: take its file's baseline, else inherit one and collect."""
+        from_file = self.maybe_given(number)
+        if from_file is not None:
+            self.adopt(number, from_file)
+            return
         before = self._maybe_before(number)
         if before is not None:
             self.inherited.add(number)
             self.adopt(number, before)
         self.collect(number)
+
+    def maybe_given(self, number: int) -> Baseline | None:
+        """Return what a baseline file says of a stream, None when it learns."""
+        return self._given.get(self.items[number].key)
+
+    def is_large_enough(self, number: int, baseline: Baseline) -> bool:
+        """Say whether a baseline is large enough for the tolerance of a stream's contract."""
+        rule = self._plan.contracts[self.items[number].contract].drift
+        return baseline.events >= baseline.events_needed(rule.tolerance)
 
     def number_of(self, model: str, version: str, signal: str) -> int | None:
         """Return a stream's number, None when there is no such stream."""
@@ -158,8 +189,8 @@ class Streams:
         return float(-np.log(rule.false_alarms_per_s * self._settings.drift_tick_s))
 
     def collect(self, number: int) -> None:
-        """Begin to collect a baseline, from the next event on."""
-        if number in self.collections:
+        """Begin to collect a baseline, from the next event on, unless a file gives it."""
+        if number in self.collections or self.maybe_given(number) is not None:
             return
         lane, row = self._lane_row(number)
         self.collections[number] = Collection.begin(lane.counts(row))
@@ -210,15 +241,18 @@ class Streams:
         else:
             self.adopt(number, baseline)
 
-    def promote(self, number: int) -> Baseline:
-        """Make a stream's candidate its baseline. Raises: ConflictError when there is none."""
-        candidate = self.candidates.pop(number, None)
-        if candidate is None:
-            model, version, signal = self.items[number].key
-            raise ConflictError(f"{signal} of {model} {version} has no candidate baseline yet")
-        self.inherited.discard(number)
-        self.adopt(number, candidate)
-        return candidate
+    def promote(self, wanted: str, at_ns: int) -> bool:
+        """Make the candidate of this id its stream's baseline; say whether there is one."""
+        for number, candidate in self.candidates.items():
+            if baseline_id(*self.items[number].key, candidate.digest) != wanted:
+                continue
+            old = self.baselines[number]
+            self.superseded[number] = Superseded(digest=old.digest, events=old.events, at_ns=at_ns)
+            del self.candidates[number]
+            self.inherited.discard(number)
+            self.adopt(number, candidate)
+            return True
+        return False
 
     def turn(self, now_ns: int) -> list[Alarm]:
         """Close the ticks that are over and judge them."""
@@ -229,7 +263,12 @@ class Streams:
         for lane in self.lanes:
             alarms += self._close(lane, tick)
         self.tick = tick
-        return alarms
+        return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
+
+    def _may_alarm(self, number: int) -> bool:
+        return self.maybe_given(number) is None or self.is_large_enough(
+            number, self.baselines[number]
+        )
 
     def _close(self, lane: Lane, tick: int) -> list[Alarm]:
         count = len(lane.stream)

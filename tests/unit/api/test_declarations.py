@@ -1,5 +1,6 @@
 """Rollouts and labels over HTTP: what is declared, what is refused and how, who did it."""
 
+import asyncio
 import io
 import json
 from dataclasses import replace
@@ -9,9 +10,10 @@ import pytest
 
 from gateway.api import declarations
 from gateway.api.declarations import LABELS_MAX, LISTS_BYTES_MAX
+from gateway.api.sources import BaselineState
 from gateway.batch import Json
 from gateway.errors import JournalUnavailableError, OverloadedError, RequestError
-from gateway.otlp.events import RolloutKind, RolloutOutcome, RolloutStart
+from gateway.otlp.events import Promotion, RolloutKind, RolloutOutcome, RolloutStart
 from tests.unit.api.declared import ROLLOUT
 from tests.unit.api.fakes import NOW_NS, World
 from tests.unit.api.http import Client
@@ -262,3 +264,65 @@ async def test_bodies_are_described(client: Client) -> None:
     assert schema["required"] == ["model", "version"]
     assert "LabelsBody" in document["components"]["schemas"]
     assert "RolloutPage" in document["components"]["schemas"]
+
+
+def _baselines(state: str, source: str = "site") -> tuple[BaselineState, ...]:
+    made = BaselineState(
+        id="b-7",
+        model="damage-net",
+        version="2.0",
+        signal="class",
+        state=state,
+        events=4_000,
+        events_wanted=4_000,
+        source=source,
+    )
+    return (replace(made, id="", state="collecting", signal="size"), made)
+
+
+async def test_a_promotion_is_declared_audited_and_waited_for(
+    client: Client, world: World, audit_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.measure = replace(world.measure, baselines=_baselines("candidate"))
+    sleep = asyncio.sleep
+
+    async def core_is_done(delay_s: float) -> None:
+        world.measure = replace(world.measure, baselines=_baselines("frozen"))
+        await sleep(delay_s)
+
+    monkeypatch.setattr("gateway.api.declarations.asyncio.sleep", core_is_done)
+    async with client.post("/api/v1/baselines/b-7/promote") as answer:
+        assert answer.status == 202, await answer.text()
+        assert await answer.json() == {"id": "b-7", "state": "frozen"}
+    (heard,) = world.declarations.heard
+    assert heard.promotions == (Promotion(at_ns=NOW_NS, baseline="b-7"),)
+    (line,) = _lines(audit_path)
+    assert (line["ev"], line["baseline"], line["signal"]) == ("baseline_promotion", "b-7", "class")
+
+
+async def test_a_promotion_that_is_only_on_disk_says_so(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declarations, "SETTLE_S", 0.0)
+    world.measure = replace(world.measure, baselines=_baselines("candidate"))
+    async with client.post("/api/v1/baselines/b-7/promote") as answer:
+        assert await answer.json() == {"id": "b-7", "state": "candidate"}
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "source", "status", "text"),
+    [
+        ("b-8", "candidate", "site", 404, "list them at /api/v1/baselines"),
+        ("b-7", "frozen", "site", 409, "is frozen, no candidate; promote the id of a candidate"),
+        ("b-7", "frozen", "file", 409, "build another file with `weir baseline build`"),
+        ("b-7", "superseded", "site", 409, "is superseded, no candidate"),
+    ],
+)
+async def test_only_a_candidate_is_promoted(
+    client: Client, world: World, name: str, state: str, source: str, status: int, text: str
+) -> None:
+    world.measure = replace(world.measure, baselines=_baselines(state, source))
+    async with client.post(f"/api/v1/baselines/{name}/promote") as answer:
+        assert answer.status == status
+        assert text in (await answer.json())["detail"]
+    assert not world.declarations.heard

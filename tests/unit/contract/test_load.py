@@ -15,6 +15,7 @@ from gateway.contract.form import REQUIRED, describe_contract
 from gateway.contract.load import FILES_MAX, load_contracts
 from gateway.contract.schema import (
     Action,
+    BaselineFile,
     Contract,
     Indicator,
     KeepRule,
@@ -178,12 +179,31 @@ def test_digests_of_the_examples_stay_what_they_were() -> None:
     ]
 
 
-def test_baseline_beside_the_contract_is_refused_until_it_can_be_read(tmp_path: Path) -> None:
-    write(tmp_path, "{}", "models/baselines/damage.json")
+def test_baseline_beside_the_contract_is_read_and_part_of_its_digest(tmp_path: Path) -> None:
     text = HEAD + "drift: {baseline: 'file:baselines/damage.json'}\n"
     path = write(tmp_path, text, "models/contract.yaml")
-    with pytest.raises(InvalidConfigError, match="not-available"):
-        load_contracts([path])
+    digests = []
+    for content in ("{}", "{ }"):
+        file = write(tmp_path, content, "models/baselines/damage.json")
+        (contract,) = load_contracts([path])
+        assert contract.drift.baseline == BaselineFile(path=file, content=content.encode())
+        digests.append(contract.digest)
+    # Where the same baseline lies does not matter.
+    write(tmp_path, "{}", "models/other.json")
+    path.write_text(text.replace("baselines/damage", "other"))
+    digests.append(load_contracts([path])[0].digest)
+    assert digests[0] != digests[1]
+    assert digests[0] == digests[2]
+
+
+def test_baseline_that_is_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.contract.load.BASELINE_BYTES_MAX", 1 << 20)
+    write(tmp_path, " " * ((1 << 20) + 1), "big.json")
+    (finding,) = findings_of(write(tmp_path, HEAD + "drift: {baseline: 'file:big.json'}\n"))
+    assert (finding.rule, finding.line, finding.column) == ("limit", 7, 19)
+    assert "more than 1 MiB" in finding.message
 
 
 @pytest.mark.parametrize(

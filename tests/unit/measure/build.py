@@ -10,7 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from gateway.batch import Batch, Payload, Signal, Transport
+from gateway.batch import API_IDENTITY, Batch, Parcel, Payload, Signal, Transport
 from gateway.config.sections import SamplingSection
 from gateway.contract.plan import Plan, compile_plan
 from gateway.contract.schema import (
@@ -24,6 +24,7 @@ from gateway.contract.schema import (
 )
 from gateway.contract.schema import Signal as ContractSignal
 from gateway.otlp.decode import decode
+from gateway.otlp.events import Event, write
 
 SECOND_NS: Final = 1_000_000_000
 # An instant on a full hour, so that slots of every length begin here.
@@ -156,6 +157,21 @@ def payload(body: bytes, *, arrival_ns: int = START_NS, identity: str = "") -> P
         identity=identity,
         arrival_ns=arrival_ns,
         wire_bytes=len(body),
+    )
+
+
+def declared(arrival_ns: int, *made: Event, identity: str = API_IDENTITY) -> Parcel:
+    """What a person declares, as the API puts it into the journal."""
+    body = write(made)
+    return Parcel(
+        signal=Signal.LOGS,
+        transport=Transport.HTTP,
+        identity=identity,
+        arrival_ns=arrival_ns,
+        wire_bytes=len(body),
+        held_bytes=len(body),
+        items=len(made),
+        body=body,
     )
 
 

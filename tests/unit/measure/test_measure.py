@@ -1,13 +1,13 @@
 """Measure as a whole: what a batch does, and the two stories of drift and burn."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gateway.batch import (
+    API_IDENTITY,
     NO_CONTRACT,
     NO_SERIES,
     Anomaly,
@@ -16,17 +16,19 @@ from gateway.batch import (
 )
 from gateway.config.sections import SamplingSection
 from gateway.contract.plan import compile_plan
-from gateway.contract.schema import DriftRule
 from gateway.decide import Decide
-from gateway.errors import ConflictError, CorruptDataError, InvalidConfigError, NotFoundError
+from gateway.errors import CorruptDataError
 from gateway.measure import Measure, MeasureSettings
+from gateway.measure.drift.baseline import baseline_id
 from gateway.measure.snapshot import BaselineState, SignalView
+from gateway.otlp.events import Promotion
 from tests.unit.measure.build import (
     SECOND_NS,
     START_NS,
     Fleet,
     batch,
     contract,
+    declared,
     payload,
     plan,
     request,
@@ -268,16 +270,38 @@ def test_a_new_version_is_judged_against_the_one_before() -> None:
     assert signal(story.measure, "confidence", 1).state is BaselineState.INHERITED
 
 
+def promote(story: Story, baseline: str, identity: str = API_IDENTITY) -> dict[str, int]:
+    """Declare a promotion; returns what was counted as unusable in all."""
+    made = Promotion(at_ns=story.now_ns, baseline=baseline)
+    story.measure.hear(declared(story.now_ns, made, identity=identity))
+    return dict(story.measure.operations.unusable)
+
+
 def test_a_candidate_is_promoted_by_hand_and_ends_the_alarm() -> None:
     story = Story(fresh(drift_quiet_s=60))
     story.run(120)
-    with pytest.raises(ConflictError, match="no candidate"):
-        story.measure.promote("damage-net", "1.0", "confidence")
-    with pytest.raises(NotFoundError, match="no signal nothing"):
-        story.measure.promote("damage-net", "1.0", "nothing")
+    assert signal(story.measure, "confidence").candidate is None
+    assert promote(story, "0" * 64) == {"no_candidate": 1}
     story.run(120, drifting=4, version="2.0")
-    candidate = signal(story.measure, "confidence", 1).candidate_digest
-    assert story.measure.promote("damage-net", "2.0", "confidence") == candidate
+    before = signal(story.measure, "confidence", 1)
+    assert before.drift is not None
+    assert before.candidate is not None
+    wanted = baseline_id("damage-net", "2.0", "confidence", before.candidate.digest)
+    assert promote(story, wanted, "cam-1") == {"no_candidate": 1, "not_allowed": 1}
+    assert signal(story.measure, "confidence", 1).state is BaselineState.INHERITED
+    promote(story, wanted)
+    view = signal(story.measure, "confidence", 1)
+    assert (view.state, view.candidate) == (BaselineState.FROZEN, None)
+    assert view.drift is not None
+    assert view.drift.baseline_digest == before.candidate.digest
+    assert view.drift.log_evidence == 0
+    assert view.superseded is not None
+    assert view.superseded.digest == before.drift.baseline_digest
+    # A second time there is nothing to promote, and nothing changes.
+    assert promote(story, wanted) == {"no_candidate": 2, "not_allowed": 1}
+    again = fresh(drift_quiet_s=60)
+    again.restore(story.measure.state())
+    assert signal(again, "confidence", 1) == signal(story.measure, "confidence", 1)
     story.run(240, drifting=4, version="2.0")
     view = signal(story.measure, "confidence", 1)
     assert view.state is BaselineState.FROZEN
@@ -302,12 +326,6 @@ def test_models_past_the_limit_count_in_one_series() -> None:
         measure.observe(batch(PLAN, payload(body)))
     found = {(each.model, each.version): each.ok for each in measure.snapshot().series}
     assert found == {("damage-net", "1"): 1, ("~other", "~other"): 2}
-
-
-def test_a_baseline_file_is_refused_and_not_silently_replaced() -> None:
-    drift = DriftRule(baseline=Path("baseline.json"))
-    with pytest.raises(InvalidConfigError, match="write baseline: learn"):
-        Measure(plan(contract(drift=drift)), MeasureSettings())
 
 
 def test_a_state_of_another_format_is_refused() -> None:

@@ -22,6 +22,7 @@ from gateway.otlp.events import (
     Events,
     Label,
     ModelLoad,
+    Promotion,
     RolloutEnd,
     RolloutKind,
     RolloutOutcome,
@@ -99,6 +100,7 @@ EVENTS: Final[st.SearchStrategy[Event]] = st.one_of(
         error=st.just("") | _errors,
     ),
     st.builds(Acknowledgement, at_ns=_times, device=_maybe_device, anomaly=_ids),
+    st.builds(Promotion, at_ns=_times, device=_maybe_device, baseline=_ids),
     st.builds(
         BatchJob,
         at_ns=_times,
@@ -221,6 +223,7 @@ WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
     "edgeai.integrity.violation": {"edgeai.model.name": "damage-net", "error.type": "digest"},
     "edgeai.model.load": {"edgeai.model.name": "damage-net", "edgeai.model.version": "2.0.0"},
     "edgeai.anomaly.ack": {"edgeai.anomaly.id": "a-1"},
+    "edgeai.baseline.promote": {"edgeai.baseline.id": "b-1"},
     "edgeai.batch.job": {
         "edgeai.batch.job.id": "job-1",
         "edgeai.model.name": "damage-net",
@@ -324,7 +327,10 @@ def test_a_body_that_is_no_request_is_counted_once() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["edgeai.rollout.start", "edgeai.rollout.end", "edgeai.anomaly.ack", "edgeai.batch.job"],
+    [
+        *("edgeai.rollout.start", "edgeai.rollout.end", "edgeai.anomaly.ack"),
+        *("edgeai.baseline.promote", "edgeai.batch.job"),
+    ],
 )
 def test_devices_may_not_declare_what_deployers_may(name: str) -> None:
     assert _heard(name, {}, identity="cam-1").unreadable == {"not_allowed": 1}

@@ -1,0 +1,319 @@
+"""Baselines as a file: what was counted, for which model and versions, sealed by its sha256.
+
+Law: reading what was written gives the same baselines, and no other text is read: one byte that
+differs in a value, a grid of another version, counts that do not add up, each is refused by name.
+The seal is over the canonical JSON of everything else in the file, and is the file's id. Pure.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, NoReturn
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.config.marks import Place, finding_at
+from gateway.config.rules import FindingRule
+from gateway.contract.plan import Plan
+from gateway.contract.schema import BaselineFile, Contract, SignalType
+from gateway.errors import Finding, InvalidConfigError
+from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, thawed
+from gateway.measure.drift.gather import BLOCKS_MAX
+from gateway.measure.drift.grid import GRIDS_VERSION, Grid, GridKind
+from gateway.measure.drift.lanes import measured
+from gateway.measure.series import VERSION_ALLOWED
+from gateway.measure.state import Int64
+
+FORMAT: Final = 1
+REFERENCES_MAX: Final = 4096  # versions times signals
+CLASSES_MAX: Final = 100_000
+FAULTS_SHOWN_MAX: Final = 8
+EVENTS_MAX: Final = 1 << 53
+SEAL: Final = "sha256"
+AGAIN: Final = "build it again with `weir baseline build`"
+
+Count = Annotated[int, Field(ge=0, lt=EVENTS_MAX)]
+# By model, version and signal.
+Given = Mapping[tuple[str, str, str], Baseline]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _GridForm(_Form):
+    version: int
+    kind: Literal["logit", "linear", "log", "classes"]
+    low: float
+    high: float
+    values: list[str] = Field(max_length=CLASSES_MAX)
+
+
+class _ReferenceForm(_Form):
+    # As spans may have them; an error shows both as they are.
+    version: str = Field(pattern=f"^{VERSION_ALLOWED.pattern.decode()}$")
+    signal: str = Field(pattern=r"^[!-~]{1,256}$")
+    type: Literal["double", "int", "bool", "enum"]
+    grid: _GridForm
+    window_ns: list[int] | None = Field(min_length=2, max_length=2)
+    events: Count
+    phi: float = Field(ge=1)
+    counts: list[Count]
+    blocks: list[list[Count]] = Field(min_length=BLOCKS_MIN, max_length=BLOCKS_MAX)
+    digest: str
+
+
+class _FileForm(_Form):
+    baseline: int
+    model: str = Field(min_length=1)
+    creator: str
+    references: list[_ReferenceForm] = Field(min_length=1, max_length=REFERENCES_MAX)
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The baseline of one signal of one version, and where it comes from.
+
+    Shape: blocks (blocks, grid width), in the order of time. Units: window_ns Unix nanoseconds of
+    the first and the last event, None where the source had no times.
+    """
+
+    version: str
+    signal: str
+    type: SignalType
+    window_ns: tuple[int, int] | None
+    blocks: Int64
+    baseline: Baseline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What a file holds. `creator` is the tool that wrote it, with its version."""
+
+    model: str
+    creator: str
+    items: tuple[Reference, ...]
+
+
+def write(references: References) -> str:
+    """Write a file: a line for each reference."""
+    items = [_written(each) for each in references.items]
+    content = {
+        "baseline": FORMAT,
+        "creator": references.creator,
+        "model": references.model,
+        "references": items,
+    }
+    lines = ",\n  ".join(_canonical(each) for each in items)
+    head = ", ".join(f'"{key}": {_canonical(content[key])}' for key in ("baseline", "creator"))
+    return (
+        f'{{{head}, "model": {_canonical(references.model)}, "{SEAL}": "{_seal(content)}",\n'
+        f' "references": [\n  {lines}\n]}}\n'
+    )
+
+
+def _written(reference: Reference) -> dict[str, Any]:
+    baseline = reference.baseline
+    grid = baseline.grid
+    return {
+        "version": reference.version,
+        "signal": reference.signal,
+        "type": reference.type.value,
+        "grid": {
+            "version": GRIDS_VERSION,
+            "kind": grid.kind.value,
+            "low": float(grid.low),
+            "high": float(grid.high),
+            "values": list(grid.values),
+        },
+        "window_ns": None if reference.window_ns is None else list(reference.window_ns),
+        "events": baseline.events,
+        "phi": float(baseline.phi),
+        "counts": baseline.counts.tolist(),
+        "blocks": reference.blocks.tolist(),
+        "digest": baseline.digest,
+    }
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    sealed = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(_canonical(sealed).encode()).hexdigest()
+
+
+def read(content: bytes, file: str) -> References:
+    """Read a file. Raises: InvalidConfigError with what to write instead."""
+    data = _parsed(content, file)
+    if data.get("baseline") != FORMAT:
+        message = f"this is no baseline of format {FORMAT}: baseline is {data.get('baseline')!r}"
+        _refuse(file, [message], AGAIN)
+    try:
+        form = _FileForm.model_validate(data)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        at = [".".join(ascii(step).strip("'") for step in each["loc"]) for each in faults]
+        told = [f"{name}: {each['msg']}" for name, each in zip(at, faults, strict=True)]
+        _refuse(file, told, AGAIN)
+    if form.sha256 != _seal(data):
+        message = f"{SEAL} is not that of the content: the file was changed after it was built"
+        _refuse(file, [message], AGAIN)
+    faults_found = [fault for each in form.references for fault in _faults(each)]
+    names = Counter(_name(each) for each in form.references)
+    faults_found += [f"{name} stands there more than once" for name in names if names[name] > 1]
+    if faults_found:
+        _refuse(file, faults_found, AGAIN)
+    items = tuple(_reference(each) for each in form.references)
+    for given, made in zip(form.references, items, strict=True):
+        if given.digest != made.baseline.digest:
+            _refuse(file, [f"{_name(given)}: digest is not that of its counts"], AGAIN)
+    return References(model=form.model, creator=form.creator, items=items)
+
+
+def _parsed(content: bytes, file: str) -> dict[str, Any]:
+    def constant(text: str) -> NoReturn:
+        raise ValueError(f"{text} is no count and no number of a baseline")
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in found}) < len(found):
+            raise ValueError("a key stands twice in one object")
+        return dict(found)
+
+    try:
+        data = json.loads(content, parse_constant=constant, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        _refuse(file, [f"it cannot be read as JSON: {error}"], AGAIN)
+    if not isinstance(data, dict):
+        _refuse(file, ["it holds no JSON object"], AGAIN)
+    return data
+
+
+def _faults(form: _ReferenceForm) -> Iterable[str]:
+    """List what does not fit within one reference."""
+    name = _name(form)
+    if form.grid.version != GRIDS_VERSION:
+        yield f"{name} was counted on grids of version {form.grid.version}, not {GRIDS_VERSION}"
+        return
+    if form.grid.kind != GridKind.CLASSES.value and not form.grid.low < form.grid.high:
+        yield f"{name}: the grid's low is not below its high"
+    width = _grid(form.grid).width
+    if any(len(each) != width for each in (form.counts, *form.blocks)):
+        yield f"{name}: a list of counts is not as long as the grid, which has {width} bins"
+        return
+    if [sum(column) for column in zip(*form.blocks, strict=True)] != form.counts:
+        yield f"{name}: blocks do not add up to counts"
+    if form.events != sum(form.counts) or not form.events:
+        yield f"{name}: events is not the sum of counts, or nothing was counted"
+    if not all(sum(block) for block in form.blocks):
+        yield f"{name}: a block has no events"
+
+
+def _name(form: _ReferenceForm) -> str:
+    return f"{form.signal} of {form.version}"
+
+
+def _grid(form: _GridForm) -> Grid:
+    kind = GridKind(form.kind)
+    return Grid(kind=kind, low=form.low, high=form.high, values=tuple(form.values))
+
+
+def _reference(form: _ReferenceForm) -> Reference:
+    counts = np.array(form.counts, dtype=np.int64)
+    window = form.window_ns
+    return Reference(
+        version=form.version,
+        signal=form.signal,
+        type=SignalType(form.type),
+        window_ns=None if window is None else (window[0], window[1]),
+        blocks=np.array(form.blocks, dtype=np.int64),
+        baseline=thawed(_grid(form.grid), counts, form.phi),
+    )
+
+
+def _refuse(file: str, messages: Sequence[str], advice: str) -> NoReturn:
+    shown = list(messages[:FAULTS_SHOWN_MAX])
+    if len(messages) > len(shown):
+        shown[-1] += f"; and {len(messages) - len(shown)} more"
+    place = Place(file=file)
+    raise InvalidConfigError(
+        [finding_at(place, FindingRule.BASELINE, each, advice) for each in shown]
+    )
+
+
+def misfits(references: References, contract: Contract, file: str) -> list[Finding]:
+    """List what of a file does not fit its contract: model, signals, types, grids."""
+
+    def refused(message: str, advice: str) -> Finding:
+        return finding_at(Place(file=file), FindingRule.BASELINE, message, advice)
+
+    if references.model != contract.model:
+        message = f"it is a baseline of {references.model!r}, not of {contract.model!r}"
+        return [refused(message, f"name a baseline that was built for {contract.model}")]
+    known = {signal.name: (signal, grid) for signal, grid in measured(contract)}
+    found: list[Finding] = []
+    for each in references.items:
+        what = f"{each.signal} of {each.version}"
+        if each.signal not in known:
+            message = f"{what}: {contract.source} has no such signal that is measured"
+            has = ", ".join(known) or "none"
+            found.append(refused(message, f"it has {has}; {AGAIN}"))
+            continue
+        signal, grid = known[each.signal]
+        if each.type is not signal.type:
+            message = f"{what} was {each.type.value} and is {signal.type.value} in the contract"
+            found.append(refused(message, AGAIN))
+        elif each.baseline.grid != grid:
+            found.append(refused(f"{what}: {_difference(each.baseline.grid, grid)}", AGAIN))
+    return found
+
+
+def _difference(was: Grid, wanted: Grid) -> str:
+    """Say for a person how two grids differ."""
+    if was.kind is not wanted.kind:
+        return f"it was counted on a {was.kind.value} grid, the contract's is {wanted.kind.value}"
+    if wanted.kind is not GridKind.CLASSES:
+        return (
+            f"its range was {was.low:g} to {was.high:g}, "
+            f"the contract's is {wanted.low:g} to {wanted.high:g}"
+        )
+    gone = sorted({*was.values} - {*wanted.values})
+    new = sorted({*wanted.values} - {*was.values})
+    parts = [
+        f"{what} {', '.join(map(repr, names[:4]))}{' and more' if len(names) > 4 else ''}"
+        for what, names in (("the contract lacks", gone), ("the baseline lacks", new))
+        if names
+    ]
+    return "its values differ: " + ("; ".join(parts) or "they stand in another order")
+
+
+def faults(contracts: Iterable[Contract]) -> list[Finding]:
+    """List everything for which the baseline files of contracts are refused."""
+    found: list[Finding] = []
+    for contract in contracts:
+        file = contract.drift.baseline
+        if isinstance(file, BaselineFile):
+            try:
+                found += misfits(read(file.content, str(file.path)), contract, str(file.path))
+            except InvalidConfigError as error:
+                found += error.findings
+    return found
+
+
+def given(plan: Plan) -> Given:
+    """Read the baselines that the contracts of a plan name. Raises: InvalidConfigError."""
+    refused = faults(plan.contracts)
+    if refused:
+        raise InvalidConfigError(refused)
+    found: dict[tuple[str, str, str], Baseline] = {}
+    for contract in plan.contracts:
+        file = contract.drift.baseline
+        if isinstance(file, BaselineFile):
+            for each in read(file.content, str(file.path)).items:
+                found[contract.model, each.version, each.signal] = each.baseline
+    return found

@@ -1,0 +1,266 @@
+"""Baselines from files of predictions, for `weir baseline build`.
+
+Law: what is written has passed its own check, and nothing is written otherwise. Rows are the order
+of time; where a column of times is named, rows that go back in time are refused.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import typer
+
+from gateway import __version__
+from gateway.batch import Json
+from gateway.contract.load import BASELINE_BYTES_MAX, load_contracts
+from gateway.contract.schema import Contract, Signal
+from gateway.errors import WeirError
+from gateway.measure.drift.baseline import BLOCKS_MIN, baseline_id, freeze
+from gateway.measure.drift.collect import alarms_by_itself
+from gateway.measure.drift.files import Reference, References, misfits, read, write
+from gateway.measure.drift.gather import BLOCK_EVENTS_FIRST, Gathering
+from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.lanes import measured
+from gateway.measure.series import VERSION_ALLOWED
+from gateway.measure.settings import MeasureSettings
+from gateway.terminal import ask, predictions
+from gateway.terminal.client import printable
+
+# With fewer, neither overdispersion nor steadiness can be said.
+EVENTS_MIN: Final = BLOCKS_MIN * BLOCK_EVENTS_FIRST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What was made of one signal.
+
+    `needed` is from how many events on the ignorance of the baseline is at most half the tolerance.
+    """
+
+    reference: Reference
+    needed: int
+    calibrated: bool
+    unsteady: bool
+
+
+def build(
+    files: Sequence[Path],
+    contract_file: Path,
+    version: str,
+    output: Path,
+    *,
+    time: str | None,
+    is_replaced: bool,
+) -> Json:
+    """Build, check and write the baselines of a model version, and tell what they are.
+
+    Raises: WeirError, InvalidConfigError.
+    """
+    if VERSION_ALLOWED.fullmatch(version.encode()) is None:
+        raise typer.BadParameter(
+            "write 1 to 64 letters, digits or ._+- and begin with no sign",
+            param_hint="--model-version",
+        )
+    (model, *others) = load_contracts([contract_file]) or (None,)
+    if model is None or others:
+        raise typer.BadParameter("name the contract of one model", param_hint="--contract")
+    path = output if output.suffix == ".json" else output / f"{model.model}.json"
+    kept = _kept(path, model, version, is_replaced=is_replaced)
+    built = _judged(model, version, _gathered(files, model, time))
+    unsteady = [each.reference.signal for each in built if each.unsteady]
+    if unsteady:
+        raise WeirError(
+            f"nothing is written: the second half of the rows would alarm against the first, for "
+            f"{', '.join(unsteady)}; build from a time in which nothing changed, and put the rows "
+            "in the order of time"
+        )
+    items = (*kept, *(each.reference for each in built))
+    references = References(model=model.model, creator=f"weir {__version__}", items=items)
+    _write(path, write(references))
+    return _told(path, model, version, built)
+
+
+def _kept(
+    path: Path, contract: Contract, version: str, *, is_replaced: bool
+) -> tuple[Reference, ...]:
+    """Read what a file has of other versions. Raises: WeirError, InvalidConfigError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise WeirError(f"{path} cannot be read: {error.strerror}") from error
+    held = read(content, str(path))
+    if held.model != contract.model:
+        raise WeirError(f"{path} holds baselines of {printable(held.model)}; write another file")
+    if not is_replaced and any(each.version == version for each in held.items):
+        raise WeirError(f"{path} has a baseline of version {version}; --replace replaces it")
+    others = tuple(each for each in held.items if each.version != version)
+    if misfits(replace(held, items=others), contract, str(path)):
+        raise WeirError(
+            f"{path} has other versions that no longer fit the contract; write another file"
+        )
+    return others
+
+
+@dataclass(slots=True, kw_only=True)
+class _Gathered:
+    """Blocks by signal, and the window from which they are."""
+
+    blocks: dict[str, Gathering]
+    window_ns: tuple[int, int] | None
+
+
+def _gathered(files: Sequence[Path], contract: Contract, time: str | None) -> _Gathered:
+    """Count all files. Raises: WeirError."""
+    wanted = measured(contract)
+    if not wanted:
+        raise WeirError(f"{contract.source} has no signal whose drift is measured")
+    found = _Gathered(blocks={}, window_ns=None)
+    with _bar(files) as follow:
+        for number, path in enumerate(files):
+            before = {name: each.events for name, each in found.blocks.items()}
+            for chunk in predictions.read(path, wanted, time, follow(path)):
+                _add(found, path, wanted, chunk, is_first=not number)
+            unheard = [name for name in before if found.blocks[name].events == before[name]]
+            if unheard:
+                raise WeirError(
+                    f"{path} has no rows with {', '.join(unheard)}, which the files before have"
+                )
+    if not found.blocks:
+        names = ", ".join(f"{each.attribute} or {each.name}" for each, _ in wanted)
+        raise WeirError(f"no file has rows with a column that is named as a signal: {names}")
+    return found
+
+
+def _add(
+    found: _Gathered,
+    path: Path,
+    wanted: Sequence[tuple[Signal, Grid]],
+    chunk: predictions.Chunk,
+    *,
+    is_first: bool,
+) -> None:
+    grids = {signal.name: grid for signal, grid in wanted}
+    for name, bins in chunk.bins.items():
+        if name not in found.blocks:
+            if not is_first:
+                raise WeirError(f"{path} has a column of {name}, which the files before lack")
+            found.blocks[name] = Gathering(grids[name])
+        found.blocks[name].add(bins)
+    if chunk.times_ns is not None and chunk.rows:
+        first, last = int(chunk.times_ns[0]), int(chunk.times_ns[-1])
+        goes_back = bool((np.diff(chunk.times_ns) < 0).any())
+        if goes_back or (found.window_ns is not None and first < found.window_ns[1]):
+            raise WeirError(f"{path} goes back in time; sort the rows, and name files in order")
+        found.window_ns = (first if found.window_ns is None else found.window_ns[0], last)
+
+
+def _judged(contract: Contract, version: str, found: _Gathered) -> list[Built]:
+    """Freeze and judge what was counted. Raises: WeirError where there is too little."""
+    rule = contract.drift
+    tick_s = MeasureSettings().drift_tick_s
+    log_bound = float(-np.log(rule.false_alarms_per_s * tick_s))
+    built: list[Built] = []
+    for name, gathering in found.blocks.items():
+        grid, blocks = gathering.grid, gathering.blocks()
+        counts = np.sum(np.array(blocks), axis=0) if blocks else np.zeros(grid.width, np.int64)
+        if int(counts.sum()) < EVENTS_MIN:
+            raise WeirError(
+                f"{name} has {int(counts.sum())} rows; a baseline needs {EVENTS_MIN} at least"
+            )
+        if not counts[: grid.bins].any():
+            raise WeirError(
+                f"{name} has no value that the contract allows: {counts[grid.missing]} rows have "
+                f"none, {counts[grid.odd]} one of another kind or range"
+            )
+        made = freeze(grid, counts, blocks)
+        needed = int(np.ceil(made.events_needed(rule.tolerance)))
+        reference = Reference(
+            version=version,
+            signal=name,
+            type=contract.signals[name].type,
+            window_ns=found.window_ns,
+            blocks=np.array(blocks),
+            baseline=made,
+        )
+        built.append(
+            Built(
+                reference=reference,
+                needed=needed,
+                calibrated=made.events >= needed,
+                unsteady=alarms_by_itself(grid, blocks, rule.tolerance, log_bound),
+            )
+        )
+    return built
+
+
+def _told(path: Path, contract: Contract, version: str, built: Sequence[Built]) -> Json:
+    measured_names = [signal.name for signal, _ in measured(contract)]
+    made = {each.reference.signal for each in built}
+    signals = []
+    for each in built:
+        held = each.reference.baseline
+        signals.append(
+            {
+                "signal": each.reference.signal,
+                "id": baseline_id(contract.model, version, each.reference.signal, held.digest),
+                "events": held.events,
+                "events_needed": each.needed,
+                "calibrated": each.calibrated,
+                "bins": held.bins,
+                "phi": held.phi,
+                "missing": int(held.counts[held.grid.missing]),
+                "odd": int(held.counts[held.grid.odd]),
+            }
+        )
+    return {
+        "file": str(path),
+        "model": contract.model,
+        "version": version,
+        "tolerance": contract.drift.tolerance,
+        "signals": signals,
+        "learned_on_site": [name for name in measured_names if name not in made],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises: WeirError."""
+    body = text.encode()
+    if len(body) > BASELINE_BYTES_MAX:
+        raise WeirError(f"{path} would be larger than {BASELINE_BYTES_MAX >> 20} MiB")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(body)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise WeirError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _bar(files: Sequence[Path]) -> Iterator["_Follows"]:
+    """Draw how much of all files has been read."""
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
+    with ask.bar("bytes") as follow:
+        yield _Follows(sizes, follow)
+
+
+class _Follows:
+    """Adds up what was read of several files."""
+
+    def __init__(self, sizes: Mapping[Path, int], follow: ask.Follow) -> None:
+        self._sizes = sizes
+        self._follow = follow
+        self._done = 0
+
+    def __call__(self, path: Path) -> predictions.Follow:
+        """Begin a file; the one before is done."""
+        start, total = self._done, sum(self._sizes.values())
+        self._done += self._sizes[path]
+        return lambda done: self._follow(path.name, start + done, total)

@@ -1,0 +1,236 @@
+"""Baseline files: what was written is read again, and nothing else is."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.contract.schema import Role, SignalType
+from gateway.contract.schema import Signal as ContractSignal
+from gateway.errors import InvalidConfigError
+from gateway.measure.drift.baseline import freeze
+from gateway.measure.drift.files import Reference, References, misfits, read, write
+from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
+from tests.unit.measure.build import VALUES, contract, signals
+
+SCORE = Grid(kind=GridKind.LOGIT)
+KINDS = {
+    SignalType.DOUBLE: Grid(kind=GridKind.LOGIT, low=-1.5, high=3.25),
+    SignalType.INT: Grid(kind=GridKind.LOG),
+    SignalType.BOOL: Grid(kind=GridKind.CLASSES, values=("false", "true")),
+    SignalType.ENUM: Grid(kind=GridKind.CLASSES, values=("größe", "a|b", 'quote"', "\u2028")),
+}
+
+
+def reference(
+    type_: SignalType, grid: Grid, blocks: Any, version: str = "1.0", signal: str = "confidence"
+) -> Reference:
+    counts = np.sum(blocks, axis=0)
+    return Reference(
+        version=version,
+        signal=signal,
+        type=type_,
+        window_ns=(1_000, 2_000),
+        blocks=np.array(blocks),
+        baseline=freeze(grid, counts, list(blocks)),
+    )
+
+
+def healthy(model: str = "damage-net") -> References:
+    rng = np.random.default_rng(3)
+    none = np.zeros(500, dtype=np.bool_)
+    blocks = [
+        np.bincount(bins_of_numbers(SCORE, rng.beta(8, 2, 500), none), minlength=SCORE.width)
+        for _ in range(8)
+    ]
+    items = (reference(SignalType.DOUBLE, SCORE, blocks),)
+    return References(model=model, creator="weir 0.1.0", items=items)
+
+
+@given(
+    st.data(),
+    st.sampled_from(list(KINDS)),
+    st.text(min_size=1, max_size=8),
+    st.one_of(st.none(), st.tuples(st.integers(0, 1 << 62), st.integers(0, 1 << 62))),
+)
+def test_what_is_written_is_read(
+    data: st.DataObject, type_: SignalType, model: str, window: tuple[int, int] | None
+) -> None:
+    grid = KINDS[type_]
+    seed = data.draw(st.integers(0, 1 << 32))
+    blocks = np.random.default_rng(seed).poisson(3, (data.draw(st.integers(4, 20)), grid.width))
+    blocks[:, 0] += 1
+    made = reference(type_, grid, blocks)
+    made = Reference(
+        **{name: getattr(made, name) for name in made.__slots__} | {"window_ns": window}
+    )
+    text = write(References(model=model, creator="test", items=(made,)))
+    found = read(text.encode(), "b.json")
+    (item,) = found.items
+    assert (found.model, item.version, item.signal, item.type) == (model, "1.0", made.signal, type_)
+    assert item.window_ns == window
+    assert np.array_equal(item.blocks, made.blocks)
+    assert item.baseline.digest == made.baseline.digest
+    assert item.baseline.phi == made.baseline.phi
+    assert np.array_equal(item.baseline.shares, made.baseline.shares)
+    assert write(found) == text
+
+
+def sealed(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A file that was changed by somebody who knows how to seal it."""
+    data = json.loads(write(healthy()))
+    change(data)
+    data.pop("sha256", None)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    data["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(data).encode()
+
+
+def in_item(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["references"][0].update({key: value})
+
+
+def in_grid(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["references"][0]["grid"].update({key: value})
+
+
+def twice(data: dict[str, Any]) -> None:
+    data["references"] *= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.update(baseline=2), "no baseline of format 1"),
+        (lambda data: data.pop("model"), "model: Field required"),
+        (lambda data: data.update(extra=1), "extra: Extra inputs"),
+        (lambda data: data.update(references=[]), "references: List should have at least 1"),
+        (in_grid("version", 2), "grids of version 2, not 1"),
+        (in_grid("kind", "sketch"), "grid.kind: Input should be 'logit'"),
+        (in_grid("low", 1.0), "low is not below its high"),
+        (in_item("type", "text"), "type: Input should be 'double'"),
+        (lambda data: data["references"][0]["counts"].__setitem__(0, -1), "counts.0: Input"),
+        (lambda data: data["references"][0]["counts"].__setitem__(0, 0.5), "counts.0: Input"),
+        (lambda data: data["references"][0]["counts"].__setitem__(0, True), "counts.0: Input"),
+        (lambda data: data["references"][0]["counts"].__setitem__(0, 1 << 53), "counts.0: Input"),
+        (lambda data: data["references"][0]["counts"].__setitem__(3, 77), "do not add up"),
+        (lambda data: data["references"][0]["counts"].append(0), "which has 130 bins"),
+        (lambda data: data["references"][0]["blocks"].append([0] * 130), "a block has no events"),
+        (in_item("blocks", []), "blocks: List should have at least 4"),
+        (in_item("events", 5), "events is not the sum"),
+        (in_item("phi", 0.5), "phi: Input should be greater than or equal to 1"),
+        (in_item("phi", 1.5), "digest is not that of its counts"),
+        (in_item("window_ns", [1]), "window_ns: List should have at least 2"),
+        (in_item("version", "a\x1b[31m"), "version: String should match"),
+        (in_item("signal", "\n"), "signal: String should match"),
+        (lambda data: data.update({"\x1b[31m": 1}), "\\x1b[31m: Extra inputs"),
+        (twice, "confidence of 1.0 stands there more than once"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_even_when_sealed(change: Any, said: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        read(sealed(change), "b.json")
+    assert said in str(caught.value)
+    assert "weir baseline build" in str(caught.value)
+    assert caught.value.findings[0].file == "b.json"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "cannot be read as JSON"),
+        (b"\xff\xfe{", "cannot be read as JSON"),
+        (b"[1]", "no JSON object"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b'{"baseline": NaN}', "NaN is no count"),
+        (b'{"baseline": 1, "baseline": 1}', "a key stands twice"),
+        (b'{"baseline": ' + b"9" * 5_000 + b"}", "cannot be read as JSON"),
+    ],
+)
+def test_what_is_no_baseline_is_refused(content: bytes, said: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        read(content, "b.json")
+    assert said in str(caught.value)
+
+
+def test_a_change_after_the_sealing_is_found() -> None:
+    text = write(healthy())
+    read(text.encode(), "b.json")
+    with pytest.raises(InvalidConfigError, match="changed after it was built"):
+        read(text.replace('"version":"1.0"', '"version":"1.1"').encode(), "b.json")
+
+
+@given(st.data(), st.integers(0, 255))
+def test_no_byte_can_be_changed_without_being_found(data: st.DataObject, byte: int) -> None:
+    text = write(healthy()).encode()
+    at = data.draw(st.integers(0, len(text) - 1))
+    changed_text = text[:at] + bytes([byte]) + text[at + 1 :]
+    try:
+        found = read(changed_text, "b.json")
+    except InvalidConfigError:
+        return
+    # Only layout may differ.
+    assert write(found).encode() == text
+
+
+def test_a_file_of_many_faults_names_the_first_and_counts_the_others() -> None:
+    content = sealed(in_item("counts", [-1] * 130))
+    with pytest.raises(InvalidConfigError, match="and 122 more") as caught:
+        read(content, "b.json")
+    assert len(caught.value.findings) == 8
+
+
+def changed(**fields: Any) -> Any:
+    found = signals()
+    old = found["confidence"]
+    names = ("name", "attribute", "type", "role", "range", "values")
+    kept = {name: getattr(old, name) for name in names}
+    found["confidence"] = ContractSignal(**{**kept, **fields})
+    return contract(signals=found)
+
+
+def test_a_baseline_of_the_contract_fits() -> None:
+    assert misfits(healthy(), contract(), "b.json") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"type": SignalType.INT}, "was double and is int in the contract"),
+        ({"range": (0.0, 100.0)}, "its range was 0 to 1, the contract's is 0 to 100"),
+        ({"role": Role.FEATURE}, "counted on a logit grid, the contract's is linear"),
+        ({"role": Role.IDENTIFIER}, "has no such signal that is measured"),
+    ],
+)
+def test_a_signal_of_another_kind_is_refused(fields: dict[str, Any], said: str) -> None:
+    (finding,) = misfits(healthy(), changed(**fields), "b.json")
+    assert said in finding.message
+    assert "weir baseline build" in finding.instead
+
+
+def test_a_baseline_of_another_model_is_refused() -> None:
+    (finding,) = misfits(healthy("triage-net"), contract(), "b.json")
+    assert finding.message == "it is a baseline of 'triage-net', not of 'damage-net'"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("ok", "cracked", "wet"), "the baseline lacks 'torn'"),
+        ((*VALUES, "burnt"), "the contract lacks 'burnt'"),
+        (tuple(reversed(VALUES)), "they stand in another order"),
+    ],
+)
+def test_values_that_differ_are_named(values: tuple[str, ...], said: str) -> None:
+    grid = Grid(kind=GridKind.CLASSES, values=values)
+    blocks = np.full((4, grid.width), 30)
+    item = reference(SignalType.ENUM, grid, blocks, signal="class")
+    found = misfits(
+        References(model="damage-net", creator="t", items=(item,)), contract(), "b.json"
+    )
+    assert [said in each.message for each in found] == [True]
