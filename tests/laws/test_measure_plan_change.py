@@ -15,13 +15,20 @@ from gateway.contract.plan import Plan
 from gateway.contract.schema import Cost, Indicator, LabelRule
 from gateway.measure import Measure, MeasureSettings, Snapshot
 from gateway.measure.state import State
-from tests.laws.test_measure_whole_replay import ALL, COUNTED, MONTH, PLAN, SETTINGS, Story, of
+from tests.laws.test_measure_whole_replay import (
+    ALL,
+    COUNTED,
+    MONTH,
+    PLAN,
+    SETTINGS,
+    Story,
+    of,
+    take,
+)
 from tests.laws.test_measure_whole_replay import same as same_state
-from tests.laws.test_measure_whole_replay import take
 from tests.unit.measure.build import SECOND_NS, contract, plan, signals, success
 
 A, B, C = PLAN.contracts
-assert A.labels is not None and A.cost is not None
 FEWER: Final = dataclasses.replace(
     SETTINGS, devices_max=3, series_max=2, labels_max=20, lateness_s=5.0, clock_ahead_s=10.0
 )
@@ -86,7 +93,7 @@ PLANS: Final[dict[str, tuple[Plan, MeasureSettings]]] = {
 
 
 def before(seed: int = 5) -> tuple[Measure, Story]:
-    story = Story(seed, 150)
+    story = Story(seed, 110)
     measure = Measure(PLAN, SETTINGS)
     for each in story.steps:
         take(measure, each)
@@ -127,7 +134,7 @@ def test_a_state_goes_on_under_another_plan(name: str, old: tuple[State, Snapsho
     again = Measure(the_plan, settings)
     again.restore(measure.state())
     same_state(again.state(), measure.state())
-    story = Story(6, 60)
+    story = Story(6, 40)
     shift_ns = now_ns - story.steps[0][0].arrival_ns + SECOND_NS
     for batch, left in story.steps:
         moved = dataclasses.replace(batch, arrival_ns=batch.arrival_ns + shift_ns)
