@@ -11,17 +11,29 @@ from typing import Final
 import numpy as np
 import pytest
 
+from gateway.batch import Signal
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Cost, Indicator, LabelRule
 from gateway.measure import Measure, MeasureSettings, Snapshot
+from gateway.measure.rollouts.rollout import RolloutState
 from gateway.measure.state import State
-from tests.laws.test_measure_whole_replay import ALL, COUNTED, MONTH, PLAN, SETTINGS, Story, of
-from tests.laws.test_measure_whole_replay import same as same_state
-from tests.laws.test_measure_whole_replay import take
+from gateway.otlp.declared import RolloutStart
+from gateway.otlp.events import write
+from tests.laws.test_measure_whole_replay import (
+    ALL,
+    COUNTED,
+    MONTH,
+    PLAN,
+    SETTINGS,
+    Story,
+    of,
+    parcel,
+    same,
+    take,
+)
 from tests.unit.measure.build import SECOND_NS, contract, plan, signals, success
 
 A, B, C = PLAN.contracts
-assert A.labels is not None and A.cost is not None
 FEWER: Final = dataclasses.replace(
     SETTINGS, devices_max=3, series_max=2, labels_max=20, lateness_s=5.0, clock_ahead_s=10.0
 )
@@ -86,7 +98,7 @@ PLANS: Final[dict[str, tuple[Plan, MeasureSettings]]] = {
 
 
 def before(seed: int = 5) -> tuple[Measure, Story]:
-    story = Story(seed, 150)
+    story = Story(seed, 110)
     measure = Measure(PLAN, SETTINGS)
     for each in story.steps:
         take(measure, each)
@@ -126,8 +138,8 @@ def test_a_state_goes_on_under_another_plan(name: str, old: tuple[State, Snapsho
     # A state that was restored is a state like any other, and goes on.
     again = Measure(the_plan, settings)
     again.restore(measure.state())
-    same_state(again.state(), measure.state())
-    story = Story(6, 60)
+    same(again.state(), measure.state())
+    story = Story(6, 40)
     shift_ns = now_ns - story.steps[0][0].arrival_ns + SECOND_NS
     for batch, left in story.steps:
         moved = dataclasses.replace(batch, arrival_ns=batch.arrival_ns + shift_ns)
@@ -138,3 +150,19 @@ def test_a_state_goes_on_under_another_plan(name: str, old: tuple[State, Snapsho
     measure.advance(measure.now_ns + 2 * 3_600 * SECOND_NS)
     for anomaly in measure.snapshot().open_anomalies:
         assert anomaly.model in {*kept, ""}, anomaly
+
+
+@pytest.mark.parametrize("name", ["no_objectives", "one_of_three", "other_windows"])
+def test_a_halted_rollout_is_told_only_while_there_is_an_objective(name: str) -> None:
+    measure, story = Measure(PLAN, SETTINGS), Story(1, 20)
+    for each in story.steps:
+        take(measure, each)
+    now_ns = story.now_ns
+    start = RolloutStart(at_ns=now_ns, rollout="halts", model="a", version="2")
+    measure.hear(parcel(Signal.LOGS, write([start]), now_ns, ""))
+    measure.rollouts.table["halts"].state = RolloutState.HALTED
+    the_plan, settings = PLANS[name]
+    after = Measure(the_plan, settings)
+    after.restore(measure.state())
+    told = [each.subject for each in after.rollouts.troubles(now_ns + 60 * SECOND_NS)]
+    assert ("halts" in told) == (name == "other_windows")

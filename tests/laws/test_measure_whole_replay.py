@@ -292,9 +292,9 @@ def take(measure: Measure, step: tuple[Batch, np.ndarray[Any, Any]]) -> list[Ano
     for each in one.parcels:
         told += measure.hear(each)
     # A person who acknowledges what was told just now.
-    for each in told:
-        if each.kind.value == "integrity" and int(each.id[:2], 16) < 160:
-            body = write([Acknowledgement(at_ns=one.arrival_ns, anomaly=each.id)])
+    for page in list(told):
+        if page.kind.value == "integrity" and int(page.id[:2], 16) < 160:
+            body = write([Acknowledgement(at_ns=one.arrival_ns, anomaly=page.id)])
             told += measure.hear(parcel(Signal.LOGS, body, one.arrival_ns, API_IDENTITY))
     return told
 
@@ -315,9 +315,9 @@ def check_told(told: Iterable[Anomaly]) -> None:
     """Check that there is one open anomaly for what is wrong, and that none ends before it was."""
     opened: dict[tuple[str, ...], str] = {}
     for each in told:
-        key = (each.kind.value, each.model, each.subject)
-        if each.kind.value == "drift":
-            key = (*key, each.version)
+        # A signal drifts for each version; what else is wrong is wrong with a model.
+        version = each.version if each.kind.value == "drift" else ""
+        key = (each.kind.value, each.model, each.subject, version)
         if each.resolved_ns is not None:
             assert opened.pop(key) == each.id
             assert each.resolved_ns >= each.raised_ns, each
@@ -382,23 +382,21 @@ def counts(view: Snapshot) -> dict[str, Any]:
     found |= {f"refused {key}": n for key, n in operations.meters.refused}
     found |= {f"labels {key}": n for key, n in operations.labels.fates}
     found |= {f"left {each.model}": each.total for each in operations.meters.bytes}
-    for each in operations.loads:
-        found |= {f"loaded {each.model}": each.loaded, f"load failed {each.model}": each.failed}
-    for each in operations.causes:
-        found |= {f"failed {each.model} {team}": n for team, n in each.failed.items()}
-    for each in operations.labels.accuracy:
-        found |= {
-            f"right {each.model} {each.version}": each.right,
-            f"wrong {each.model} {each.version}": each.wrong,
-        }
-    for each in operations.meters.costs:
-        for part in each.parts:
-            found[f"inferences {each.model} {part.version} {part.feature}"] = part.inferences
-        for bill in each.bills:
-            found[f"billed {each.model} {bill.version}"] = bill.jobs
-    for each in view.series:
-        found |= {f"ok {each.model} {each.version}": each.ok}
-        found |= {f"bad {each.model} {each.version}": each.failed}
+    for loads in operations.loads:
+        found |= {f"loaded {loads.model}": loads.loaded, f"not loaded {loads.model}": loads.failed}
+    for causes in operations.causes:
+        found |= {f"failed {causes.model} {team}": n for team, n in causes.failed.items()}
+    for right in operations.labels.accuracy:
+        found[f"right {right.model} {right.version}"] = right.right
+        found[f"wrong {right.model} {right.version}"] = right.wrong
+    for cost in operations.meters.costs:
+        for part in cost.parts:
+            found[f"inferences {cost.model} {part.version} {part.feature}"] = part.inferences
+        for bill in cost.bills:
+            found[f"billed {cost.model} {bill.version}"] = bill.jobs
+    for series in view.series:
+        found[f"ok {series.model} {series.version}"] = series.ok
+        found[f"bad {series.model} {series.version}"] = series.failed
     for at, name in enumerate(view.devices.names):
         found[f"spans {name}"] = int(view.devices.spans[at])
         found[f"items {name}"] = int(view.devices.items[at])

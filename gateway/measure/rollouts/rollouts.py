@@ -340,7 +340,8 @@ class Rollouts:
         return [
             trouble_of(each)
             for each in self.table.values()
-            if each.state in told and each.contract != NO_CONTRACT
+            # Under another plan nothing may be left that a halted one has spent.
+            if each.state in told and each.contract != NO_CONTRACT and each.objectives
         ]
 
     def judge(self, now_ns: int) -> None:

@@ -148,6 +148,18 @@ def test_a_violation_pages_with_its_parcel_and_ends_when_it_is_acknowledged() ->
     assert again.id != page.id
 
 
+def test_a_page_that_is_acknowledged_at_once_does_not_end_before_it_was_raised() -> None:
+    story = Story()
+    story.run(MINUTE_S)
+    story.idle(25)  # so that the next minute that is judged lies before the violation
+    [page] = story.declare(Violation(at_ns=story.now_ns, model=MODEL, error="digest"))
+    story.declare(Acknowledgement(at_ns=story.now_ns, anomaly=page.id))
+    story.run(2 * MINUTE_S)
+    [_, ended] = story.of(AnomalyKind.INTEGRITY)
+    assert ended.resolved_ns is not None
+    assert ended.resolved_ns >= page.raised_ns
+
+
 def test_a_device_cannot_acknowledge() -> None:
     story = Story()
     story.run(MINUTE_S)
