@@ -296,18 +296,25 @@ def _trace_request(resource: Resource, span: Span) -> ExportTraceServiceRequest:
 
 def run(command: list[str]) -> int:
     """Run a command to its end and pass signals on; the exit code is as a shell says it."""
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    # Before the command starts: a signal that comes while it does is for the command.
+    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         process = subprocess.Popen(command)  # noqa: S603 - the command is what a person wrote
+        for number in early:
+            process.send_signal(number)
+        code = process.wait()
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return NOT_STARTED
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        process.send_signal(number)
-
-    before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

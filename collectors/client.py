@@ -156,7 +156,8 @@ class Client:
             self._loop.call_soon_threadsafe(self._wake.set)
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                self._loop.call_soon_threadsafe(self._give_up)
+                with suppress(RuntimeError):  # it has ended since
+                    self._loop.call_soon_threadsafe(self._give_up)
                 self._thread.join(STOP_S)
             with self._state:
                 if not self._buffer.close(self._taken):

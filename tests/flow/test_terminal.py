@@ -26,7 +26,10 @@ def weir(api: str, *arguments: str) -> tuple[int, str, str]:
     ended = subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
         cwd=ROOT,
-        env={**os.environ, "WEIR_API": api},
+        env={
+            **{key: text for key, text in os.environ.items() if key != "COLUMNS"},
+            "WEIR_API": api,
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=COMMAND_S,

@@ -18,7 +18,7 @@ from gateway.decide import Decide
 from gateway.ledger import Balance
 from gateway.measure import Measure
 from gateway.otlp.decode import OpenBatch
-from gateway.pipeline import Stages, run
+from gateway.pipeline import Stages, run, run_parcel
 from gateway.recovery import Reread
 from gateway.rooms import Rooms, measure_settings
 from tests.powercut.driver import GROUPS, SESSIONS, WAIT_S, open_site
@@ -87,7 +87,10 @@ def expectations(now_ns: int) -> list[Expected]:
         for number in range(1, count + 1):
             for each in requests_of(number, now_ns):
                 open_batch.add(each)
-            kept += run(open_batch.take(number), stages).kept
+            batch = open_batch.take(number)
+            kept += run(batch, stages).kept
+            for parcel in batch.parcels:
+                run_parcel(parcel, stages)
         found.append(Expected(state=_state(stages, now_ns), kept=kept))
     return found
 
