@@ -23,6 +23,8 @@ UNKNOWN_TRACE: Final = "f" * 32
 
 def weir(api: str, *arguments: str) -> tuple[int, str, str]:
     """Run a command; return its exit code, standard output and standard error."""
+    # Whoever runs the tests may have a narrow terminal.
+    inherited = {key: text for key, text in os.environ.items() if key != "COLUMNS"}
     ended = subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
         cwd=ROOT,
