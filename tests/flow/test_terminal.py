@@ -28,10 +28,7 @@ def weir(api: str, *arguments: str) -> tuple[int, str, str]:
     ended = subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
         cwd=ROOT,
-        env={
-            **{key: text for key, text in os.environ.items() if key != "COLUMNS"},
-            "WEIR_API": api,
-        },
+        env={**inherited, "WEIR_API": api},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=COMMAND_S,
