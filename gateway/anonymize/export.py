@@ -129,13 +129,23 @@ class Exporter:
     def _resources(
         self, batch: Batch, resource: Int32, contract: Int16, spans: Table, writer: Writer
     ) -> Table:
-        """Encode each (resource, contract) pair once and point the spans at it."""
+        """Encode each (resource, contract) pair once and point the spans at it.
+
+        The same resource may have several rows: the scanner's cache misses as its seed, which is
+        another one in each process, has it. What leaves must be the same after a replay.
+        """
         width = len(self.policy.rules)
         pairs, places = compact(
             resource.astype(np.int64) * width + contract % width, len(batch.resources) * width
         )
-        spans["resource"] = places
-        encoded = [self._resource(batch, pair // width, pair % width) for pair in pairs]
+        first: dict[tuple[int, bytes], int] = {}
+        merged = [
+            first.setdefault((pair % width, raw_attributes(batch, pair // width)), at)
+            for at, pair in enumerate(pairs)
+        ]
+        kept, renumbered = compact(np.array(merged, dtype=np.int64), len(pairs))
+        spans["resource"] = renumbered[places]
+        encoded = [self._resource(batch, pairs[at] // width, pairs[at] % width) for at in kept]
         extents = np.zeros(len(encoded), dtype=EXTENT)
         extents["length"] = [len(each) for each in encoded]
         start = writer.add(np.frombuffer(b"".join(encoded), dtype=np.uint8))

@@ -181,3 +181,25 @@ def test_names_leave_from_the_list_only(plan: Plan) -> None:
         add_span(request, number, name=name)
     spans = export(plan, request).resource_spans[0].scope_spans[0].spans
     assert [span.name for span in spans] == ["inference", "preprocess", "other", "other"]
+
+
+def test_what_leaves_is_the_same_whatever_the_scanner_has_cached(plan: Plan) -> None:
+    """Resources that share a slot of its cache get several rows, others with each seed."""
+    request = ExportTraceServiceRequest()
+    for number in range(1_500):
+        for device in (number, number // 2):
+            one = ExportTraceServiceRequest()
+            add_span(one, number + 1)
+            resource = one.resource_spans[0].resource
+            pair = resource.attributes.add(key="device.id")
+            pair.value.string_value = f"camera-{device}"
+            request.MergeFrom(one)
+    rows, sizes = set(), set()
+    for _ in range(3):
+        batch = make_batch(plan, [request])
+        contract = np.zeros(len(batch.spans), dtype=np.int16)
+        found = Anonymizer(plan, "dock-7", SITE_KEY).export(batch, contract, keep_all(batch))
+        rows.add(len(batch.resources))
+        sizes.add(tuple(len(chunk.body) for chunk in encode(found)))
+    assert len(rows) > 1, "the cache missed as often each time: this shows nothing"
+    assert len(sizes) == 1
