@@ -138,14 +138,16 @@ class Exporter:
         pairs, places = compact(
             resource.astype(np.int64) * width + contract % width, len(batch.resources) * width
         )
-        first: dict[tuple[int, bytes], int] = {}
-        merged = [
-            first.setdefault((pair % width, raw_attributes(batch, pair // width)), at)
-            for at, pair in enumerate(pairs)
-        ]
-        kept, renumbered = compact(np.array(merged, dtype=np.int64), len(pairs))
+        distinct: dict[tuple[int, bytes], int] = {}
+        encoded: list[bytes] = []
+        renumbered = np.zeros(len(pairs), dtype=np.int32)
+        for at, pair in enumerate(pairs):
+            row, rules = divmod(pair, width)
+            raw = raw_attributes(batch, row)
+            renumbered[at] = distinct.setdefault((rules, raw), len(encoded))
+            if renumbered[at] == len(encoded):
+                encoded.append(self._resource(batch, row, rules, raw))
         spans["resource"] = renumbered[places]
-        encoded = [self._resource(batch, pairs[at] // width, pairs[at] % width) for at in kept]
         extents = np.zeros(len(encoded), dtype=EXTENT)
         extents["length"] = [len(each) for each in encoded]
         start = writer.add(np.frombuffer(b"".join(encoded), dtype=np.uint8))
@@ -153,11 +155,10 @@ class Exporter:
         extents["offset"] += np.uint32(start)
         return extents
 
-    def _resource(self, batch: Batch, resource: int, rules: int) -> bytes:
+    def _resource(self, batch: Batch, resource: int, rules: int, raw: bytes) -> bytes:
         declared = self.policy.rules[rules].resource
         if not declared:
             return b""
-        raw = raw_attributes(batch, resource)
         known = self.memo.get((rules, raw))
         if known is None:
             known = b"".join(_resource_field(batch, resource, each) for each in declared)
