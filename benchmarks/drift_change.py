@@ -20,7 +20,6 @@ from gateway.measure.drift.indices import psi
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 
-PSI_WANTED: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 WARM_TICKS: Final = 30
 # The reference is so large that it is the truth; what a small one costs is the null bank's matter.
 REFERENCE_EVENTS: Final = 1_000_000_000

@@ -38,7 +38,6 @@ STANDARD_KEYS: Final = (
 # A batch has one int32 per slot and span, so the number of slots is memory on the hot path.
 SLOT_KEYS_MAX: Final = 512
 CONTRACTS_MAX: Final = 256
-_EVERYWHERE: Final = Place(file="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
