@@ -115,9 +115,8 @@ class Forwarder:
         try:
             async with asyncio.timeout(self._drain_s if self._stop.is_set() else None) as limit:
                 self._limit = limit
-                while not self._stop.is_set() or self.status.reachable is not False:
-                    if not await self._round():
-                        return
+                while await self._round():
+                    pass
         except TimeoutError:
             log.warning("forwarding stopped at its deadline destination=%s", self.destination)
         finally:
@@ -156,7 +155,8 @@ class Forwarder:
             failure = next((o for o in outcomes if _is_retryable(o)), None)
             if isinstance(failure, DeliveryError):
                 reason, hint_s = str(failure), failure.retry_after_s
-                return await self._wait("destination unreachable", reason, hint_s)
+                waited = await self._wait("destination unreachable", reason, hint_s)
+                return waited and not self._stop.is_set()
             self._reached()
             cut = [f.id for f, o in zip(wave, outcomes, strict=True) if isinstance(o, tuple)]
             if cut:
@@ -215,7 +215,7 @@ class Forwarder:
             return error
 
     async def _settle(self, wave: Sequence[Pending], outcomes: Sequence[Outcome]) -> bool:
-        """Mark what was answered; tried until it holds, False when stopped before that."""
+        """Mark what was answered; tried until it holds, False when stopped without that."""
         settlement = _settlement(wave, outcomes)
         if settlement != Settlement():
             while True:
@@ -229,7 +229,11 @@ class Forwarder:
         return True
 
     async def _wait(self, what: str, reason: str, hint_s: float | None) -> bool:
-        """Wait out a failure; False when stopped."""
+        """Wait out a failure; False when there is no time: a stop was asked for before.
+
+        A stop ends the wait. What the own disk refused is then tried once more, or a destination
+        would get again what it has taken.
+        """
         delay = self._backoff.next_s(hint_s)
         if self.status.reachable is not False:
             name = self.destination
@@ -244,7 +248,7 @@ class Forwarder:
         if self._stop.is_set():
             return False
         await self._sleep_or(self._stop, delay)
-        return not self._stop.is_set()
+        return True
 
     async def _sleep_or(self, event: asyncio.Event, seconds: float) -> None:
         """Sleep until the time is over or the event comes."""

@@ -182,6 +182,37 @@ async def test_stopping_does_not_wait_for_an_unreachable_destination() -> None:
     assert world.counts == Counts(pending_items=1)
 
 
+@pytest.mark.parametrize("troubles", [1, 2])
+async def test_stopping_tries_once_more_what_the_own_disk_refused(troubles: int) -> None:
+    """A disk that healed during the wait takes the mark and the rest; a broken one is left."""
+    world = World(Script())
+    world.add(1)
+    asleep = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    async def mark(destination: str, settlement: Settlement) -> None:
+        if len(failures) < troubles:
+            failures.append(settlement)
+            raise JournalUnavailableError("disk full")
+        await World.mark(world, destination, settlement)
+
+    failures: list[Settlement] = []
+    world.forwarder._sleep = sleep
+    world.forwarder._mark = mark
+    async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
+        group.create_task(world.forwarder.run())
+        await asleep.wait()
+        world.add(2)
+        world.forwarder.stop(TIMEOUT_S)
+    if troubles == 1:
+        assert (world.script.sent, world.counts) == ([1, 2], Counts(forwarded_items=3))
+    else:
+        assert (world.script.sent, world.counts) == ([1], Counts(pending_items=3))
+
+
 async def test_stopping_ends_at_the_deadline_and_leaves_the_frame_pending() -> None:
     world = World(Script(hold=asyncio.Event()))
     world.add(1)
