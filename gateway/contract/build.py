@@ -13,6 +13,7 @@ from gateway.contract.form import ContractForm, CostForm
 from gateway.contract.laws import signals_of
 from gateway.contract.objectives import slo_of
 from gateway.contract.schema import (
+    Accumulator,
     BaselineFile,
     Contract,
     Cost,
@@ -24,6 +25,7 @@ from gateway.contract.schema import (
     ResourceRule,
     RolloutRule,
     SamplingRule,
+    Season,
 )
 
 # Keys that came later than the form's first version, with what they are when they say nothing.
@@ -34,6 +36,12 @@ _LATER_KEYS: Final[dict[str, Any]] = {
     "rollouts": {"allocation": 0.25},
 }
 _LATER_SLO_KEYS: Final[dict[str, Any]] = {"allowance": None, "alerts": [], "page": True}
+_LATER_DRIFT_KEYS: Final[dict[str, Any]] = {
+    "accumulator": "shiryaev-roberts",
+    "season": "none",
+    "rate_tolerance": None,
+    "conditional_classes": 8,
+}
 _LATER_COST_KEYS: Final[dict[str, Any]] = {"feature": None, "features": []}
 
 
@@ -49,6 +57,7 @@ def digest(form: ContractForm, baseline: BaselineFile | Literal["learn"] = "lear
     if baseline != "learn":
         content["drift"]["baseline"] = f"sha256:{baseline.digest}"
     _leave_out(content, _LATER_KEYS)
+    _leave_out(content["drift"], _LATER_DRIFT_KEYS)
     for slo in content["slos"]:
         _leave_out(slo, _LATER_SLO_KEYS)
     if content["cost"] is not None:
@@ -95,6 +104,10 @@ def build(
             baseline=baseline,
             tolerance=form.drift.tolerance,
             false_alarms_per_s=form.drift.false_alarms,
+            accumulator=Accumulator(form.drift.accumulator),
+            season=Season(form.drift.season),
+            rate_tolerance=form.drift.rate_tolerance,
+            conditional_classes=form.drift.conditional_classes,
         ),
         sampling=SamplingRule(
             keep=keep,

@@ -181,13 +181,29 @@ class DriftForm(Section):
         description="learn, or file: and the path of a baseline beside this contract",
     )
     tolerance: float = Field(
-        default=0.1, gt=0.0, le=2.0, description="PSI up to which nothing is alarmed"
+        default=0.1, gt=0.0, le=2.0, description="root of the PSI up to which nothing is alarmed"
     )
     false_alarms: RateField = Field(
         default=1 / (30 * DAY),
         ge=1 / (3650 * DAY),
         le=1 / MINUTE,
         description="false alarms of one signal that are accepted",
+    )
+    accumulator: Literal["shiryaev-roberts", "cusum"] = Field(
+        default="shiryaev-roberts",
+        description="how evidence adds up: cusum is slower and alarms less often than the budget",
+    )
+    season: Literal["none", "hour-of-week"] = Field(
+        default="none", description="rhythm of the signals: each hour has a reference of its own"
+    )
+    rate_tolerance: float | None = Field(
+        default=None, gt=0.0, lt=1.0, description="change of the event rate that does not matter"
+    )
+    conditional_classes: int = Field(
+        default=8,
+        ge=0,
+        le=20,
+        description="first classes whose own confidence is judged, 0 for none",
     )
 
 

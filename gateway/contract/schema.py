@@ -17,6 +17,7 @@ from gateway.batch import Severity
 from gateway.config.keep import KeepRule
 
 __all__ = [
+    "Accumulator",
     "Action",
     "BaselineFile",
     "BurnWindow",
@@ -33,6 +34,7 @@ __all__ = [
     "Role",
     "RolloutRule",
     "SamplingRule",
+    "Season",
     "Signal",
     "SignalType",
     "Slo",
@@ -88,6 +90,24 @@ class Indicator(StrEnum):
     LABEL_LAG = "label_lag"  # a label that is due: came within the threshold
     INTEGRITY = "integrity"  # zero tolerance: nothing was violated
     BANDWIDTH = "bandwidth"  # bytes that leave, within the allowance of the window
+
+
+class Accumulator(StrEnum):
+    """How evidence of drift adds up over ticks.
+
+    Shiryaev-Roberts spends its budget and is the faster one. CUSUM alarms several times less often
+    than its budget and finds changes up to a quarter later: for many quiet streams.
+    """
+
+    SHIRYAEV_ROBERTS = "shiryaev-roberts"
+    CUSUM = "cusum"
+
+
+class Season(StrEnum):
+    """What rhythm the signals of a model have, beside none."""
+
+    NONE = "none"
+    HOUR_OF_WEEK = "hour-of-week"
 
 
 class ProvenanceRequirement(StrEnum):
@@ -175,13 +195,19 @@ class BaselineFile:
 class DriftRule:
     """How drift is judged.
 
-    Units: tolerance is a distance of PSI below which nothing is alarmed; false_alarms_per_s is the
-    budget of false alarms of one signal.
+    Units: tolerance is the root of a PSI below which nothing is alarmed; false_alarms_per_s is the
+    budget of false alarms of one signal; rate_tolerance is the relative change of the event rate
+    below which nothing is alarmed, None when the rate is not judged; conditional_classes is how
+    many classes have a confidence of their own judged, the first ones that the contract lists.
     """
 
     baseline: BaselineFile | Literal["learn"] = "learn"
     tolerance: float = 0.1
     false_alarms_per_s: float = 1 / (30 * 86_400)
+    accumulator: Accumulator = Accumulator.SHIRYAEV_ROBERTS
+    season: Season = Season.NONE
+    rate_tolerance: float | None = None
+    conditional_classes: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,12 +23,12 @@ Source: drift.md section 3; Shin, Ramdas and Rinaldo (2022), arXiv 2203.03532.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.contract.schema import Accumulator
 from gateway.measure.drift.baseline import COARSE_BINS_MAX, PLACES, SPARE, Baseline
 from gateway.measure.drift.bets import (
     BETS,
@@ -67,17 +67,6 @@ LOG_LEAST: Final = -691.0
 
 Float32 = NDArray[np.float32]
 Floats = NDArray[np.floating]
-
-
-class Accumulator(StrEnum):
-    """How evidence adds up over ticks.
-
-    Shiryaev-Roberts spends its budget and is the faster one. CUSUM alarms several times less often
-    than its budget and finds changes up to a quarter later: for many quiet streams.
-    """
-
-    SHIRYAEV_ROBERTS = "shiryaev-roberts"
-    CUSUM = "cusum"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -180,7 +180,8 @@ class Streams:
         rule = self._plan.contracts[self.items[number].contract].drift
         lane, row = self._lane_row(number)
         self.baselines[number] = baseline
-        self.bank.arm(number, baseline, rule.tolerance, self.log_bound(number))
+        bound = self.log_bound(number)
+        self.bank.arm(number, baseline, rule.tolerance, bound, rule.accumulator)
         lane.freeze(row, baseline.group)
 
     def log_bound(self, number: int) -> float:

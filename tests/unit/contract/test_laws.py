@@ -314,6 +314,10 @@ def test_keep_rules_are_bound_to_the_type_of_their_signal(tmp_path: Path) -> Non
     "text",
     [
         "drift: {tolerance: 0}\n",
+        "drift: {accumulator: sum}\n",
+        "drift: {season: daily}\n",
+        "drift: {rate_tolerance: 1}\n",
+        "drift: {conditional_classes: 21}\n",
         "drift: {false_alarms: 30d}\n",
         "drift: {false_alarms: 1}\n",
         "drift: {false_alarms: 100/1s}\n",

@@ -131,8 +131,14 @@ def test_digest_stays_what_it_was(tmp_path: Path) -> None:
 def test_digest_of_a_contract_without_the_later_keys_does_not_change(tmp_path: Path) -> None:
     plain = loaded(tmp_path, HEAD + SIGNALS).digest
     assert loaded(tmp_path, HEAD + SIGNALS + "metrics: {}\nevent_names: []\n").digest == plain
+    silent = "accumulator: shiryaev-roberts, season: none, conditional_classes: 8"
+    assert loaded(tmp_path, HEAD + SIGNALS + f"drift: {{{silent}}}\n").digest == plain
     device = "resource: {device.id: {export: token}}\n"
     texts = [
+        "drift: {accumulator: cusum}\n",
+        "drift: {season: hour-of-week}\n",
+        "drift: {rate_tolerance: 0.5}\n",
+        "drift: {conditional_classes: 0}\n",
         device,
         device + "event_names: [loaded]\n",
         device + "event_names: [unloaded]\n",

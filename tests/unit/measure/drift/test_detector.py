@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gateway.contract.schema import Accumulator
 from gateway.measure.drift.baseline import COARSE_BINS_MAX, PLACES, Baseline, freeze
 from gateway.measure.drift.bets import BETS, class_bets, fees, name_of, ordered_bets
 from gateway.measure.drift.collect import alarms_by_itself
@@ -10,7 +11,6 @@ from gateway.measure.drift.detector import (
     COMPONENTS,
     HALF_LIVES,
     HALF_LIVES_TICKS,
-    Accumulator,
     Alarm,
     Bank,
     accumulate,
