@@ -25,14 +25,13 @@ import grpc
 from collectors.answers import (
     Later,
     Outcome,
-    maybe_retry_after_s,
     outcome_of_grpc,
     outcome_of_http,
-    plain,
     taken,
 )
 from gateway.batch import Signal
 from gateway.errors import StartError
+from gateway.otlp.answers import maybe_retry_after_s, plain
 
 RESPONSE_BYTES_MAX: Final = 1 << 20
 TOKEN_BYTES_MAX: Final = 64 << 10

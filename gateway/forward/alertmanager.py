@@ -21,7 +21,8 @@ import aiohttp
 from gateway.batch import Anomaly, Json
 from gateway.errors import DeliveryError
 from gateway.forward.alerts import RESEND_S, AlertBook, AlertContext, Labels
-from gateway.forward.backoff import Backoff, maybe_retry_after_s
+from gateway.forward.backoff import Backoff
+from gateway.otlp.answers import maybe_retry_after_s
 
 log = logging.getLogger(__name__)
 

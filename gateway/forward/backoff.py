@@ -5,14 +5,12 @@ Law: no clock and no sleep here; the random generator is the caller's.
 
 import random
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
+
+from gateway.otlp.answers import RETRY_AFTER_S_MAX
 
 BACKOFF_S_MIN: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
-# A longer hint is taken for a mistake of the destination.
-RETRY_AFTER_S_MAX: Final = 3600.0
 # Part of a hint that is added at random, so that senders told the same do not return together.
 HINT_SPREAD_RATIO: Final = 0.1
 # A bucket holds at most this much time's worth, so that a quiet hour is not followed by a flood.
@@ -68,22 +66,3 @@ class TokenBucket:
         wait = max(0.0, -self._tokens / rate)
         self._tokens -= size
         return wait
-
-
-def maybe_retry_after_s(text: str | None, now_unix_s: float) -> float | None:
-    """Read a Retry-After header: seconds, or an HTTP date; None when absent or senseless.
-
-    Source: RFC 9110, section 10.2.3.
-    """
-    if not text:
-        return None
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:12]), RETRY_AFTER_S_MAX)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(0.0, moment.timestamp() - now_unix_s), RETRY_AFTER_S_MAX)

@@ -16,9 +16,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import grpc
 import zstandard
-from google.protobuf.message import DecodeError
-from google.rpc import status_pb2
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from gateway.batch import Signal
 from gateway.errors import CorruptDataError, DeliveryError
@@ -27,9 +24,8 @@ from gateway.forward.answers import (
     Sent,
     error_of_grpc,
     error_of_status,
-    plain,
 )
-from gateway.forward.backoff import maybe_retry_after_s
+from gateway.otlp.answers import maybe_retry_after_s, partial_success, plain, status_text
 
 RESPONSE_BYTES_MAX: Final = 1 << 20
 GRPC_PORT: Final = 4317
@@ -145,9 +141,10 @@ class HttpSender:
                 raise DeliveryError("the answer is a web page, not OTLP", permanent=False)
             if answer is None:
                 return Sent(rejected=0, message="the answer was too long to read")
-            return _read_partial(answer) if kind == _PROTOBUF else Sent(rejected=0, message="")
+            return _sent(answer) if kind == _PROTOBUF else Sent(rejected=0, message="")
         hint = maybe_retry_after_s(response.headers.get("Retry-After"), self._now_unix_s())
-        raise error_of_status(response.status, _status_text(kind, answer), hint)
+        text = status_text(answer) if answer and kind == _PROTOBUF else ""
+        raise error_of_status(response.status, text, hint)
 
 
 class GrpcSender:
@@ -188,7 +185,7 @@ class GrpcSender:
             )
         except grpc.aio.AioRpcError as error:
             raise error_of_grpc(error) from error
-        return _read_partial(answer)
+        return _sent(answer)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -263,28 +260,9 @@ async def _read_limited(response: aiohttp.ClientResponse) -> bytes | None:
     return bytes(parts)
 
 
-def _read_partial(answer: bytes) -> Sent:
-    """Read how many items were refused; an unreadable answer to a success is a success."""
-    # The field numbers are the same for all signals.
-    parsed = trace_service_pb2.ExportTraceServiceResponse()
-    try:
-        parsed.ParseFromString(answer)
-    except DecodeError:
-        return Sent(rejected=0, message="the answer is no ExportTraceServiceResponse")
-    partial = parsed.partial_success
-    return Sent(rejected=max(0, partial.rejected_spans), message=plain(partial.error_message))
-
-
-def _status_text(kind: str, answer: bytes | None) -> str:
-    """Take the developer-facing message out of an error's body."""
-    if not answer or kind != _PROTOBUF:
-        return ""
-    status = status_pb2.Status()
-    try:
-        status.ParseFromString(answer)
-    except DecodeError:
-        return ""
-    return plain(status.message)
+def _sent(answer: bytes) -> Sent:
+    rejected, message = partial_success(answer)
+    return Sent(rejected=rejected, message=message)
 
 
 __all__ = ["Encoded", "FrameTooLargeError", "GrpcSender", "HttpSender", "Sender", "Sent"]

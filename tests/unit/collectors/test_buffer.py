@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.answers import maybe_retry_after_s, pause_s
+from collectors.answers import pause_s
 from collectors.buffer import (
     BUFFER_BYTES_MIN,
     DiskBuffer,
@@ -212,20 +212,3 @@ def test_pauses_spread_over_the_whole_range(seed: int) -> None:
     found = [pause_s(7, None, rng, least_s=1.0, most_s=60.0) for _ in range(2_000)]
     counts = Counter(int(each // 6) for each in found)
     assert min(counts[part] for part in range(10)) > 120
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("7", 7.0),
-        ("99999", 3_600.0),
-        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
-        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
-        ("soon", None),
-        ("-1", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_retry_after_is_read_as_the_rfc_says(text: str | None, expected: float | None) -> None:
-    assert maybe_retry_after_s(text, 10.0) == expected

@@ -12,12 +12,12 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from collectors.answers import GRPC_RETRYABLE, HTTP_RETRYABLE
 from collectors.buffer import BUFFER_BYTES_MIN, Drop
 from collectors.client import Access, Client, Counts
 from collectors.messages import event, logs_request, resource_of
 from collectors.transport import WireProtocol, open_transport
 from gateway.errors import StartError
+from gateway.otlp.answers import GRPC_RETRYABLE, HTTP_RETRYABLE
 from tests.process import free_port, wait_until
 from tests.sink import Refusal, Sink, otlp_sink
 from tests.unit.collectors.flaky import HANG, HANG_UP, flaky

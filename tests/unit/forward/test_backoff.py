@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.forward.backoff import (
     BACKOFF_S_MAX,
-    RETRY_AFTER_S_MAX,
     Backoff,
     TokenBucket,
-    maybe_retry_after_s,
 )
 
 
@@ -43,33 +41,6 @@ def test_a_success_starts_the_waits_anew() -> None:
 def test_a_hint_is_honoured_within_limits(hint: float, low: float, high: float) -> None:
     backoff = Backoff(rng=random.Random(1))
     assert all(low <= backoff.next_s(hint) <= high for _ in range(100))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (None, None),
-        ("", None),
-        ("7", 7.0),
-        (" 120 ", 120.0),
-        ("99999999999999999999", RETRY_AFTER_S_MAX),
-        ("Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
-        ("Thu, 01 Jan 1970 00:16:30 GMT", 0.0),
-        ("Thu, 01 Jan 1970 00:16:50", 10.0),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("²", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(text: str | None, expected: float | None) -> None:
-    assert maybe_retry_after_s(text, 1000.0) == expected
-
-
-@given(st.text(max_size=40))
-def test_no_retry_after_raises(text: str) -> None:
-    value = maybe_retry_after_s(text, 0.0)
-    assert value is None or 0.0 <= value <= RETRY_AFTER_S_MAX
 
 
 def test_a_bucket_without_a_rate_never_waits() -> None:
