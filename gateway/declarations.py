@@ -30,6 +30,13 @@ class Declarations:
         """List the names under which models may be declared."""
         return tuple(self._rooms.stages.measure.rollouts.contract_of)
 
+    def unknown(self, devices: Sequence[str]) -> Sequence[str]:
+        """List the names that no device has."""
+        stages = self._rooms.stages
+        with stages.lock:
+            known = frozenset(stages.measure.devices.names)
+        return tuple(each for each in devices if each not in known)
+
     def rollouts(self) -> api.RolloutsStatus:
         """Show all rollouts, the newest first."""
         stages = self._rooms.stages

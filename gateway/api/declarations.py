@@ -1,39 +1,40 @@
-"""Handlers of rollouts, labels and promotions: what a person or a pipeline declares.
+"""Handlers of rollouts, labels, promotions and dismissals: what people and pipelines declare.
 
 Law: a declaration becomes a log record in the same journal as what devices send, and is answered
 when it is durable; nothing here changes a state. What cannot be right is refused before: an unknown
-model, a rollout that is there already, or none that could be ended. Who declares what is written to
-the audit log first.
+model, a rollout that is there already, or none that could be ended, a device that never was. Who
+declares what is written to the audit log first.
 """
 
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar
+from typing import Final, TypeVar
 
 from aiohttp import web
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    RootModel,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-)
+from pydantic import BaseModel, ValidationError
 
 from gateway.api.access import Role
 from gateway.api.body import reasons
 from gateway.api.call import PAGE, Call, Route
 from gateway.api.declared import (
     BaselinePromoted,
+    DevicesDismissed,
     LabelsDeclared,
     RolloutDeclared,
     RolloutPage,
     RolloutStatus,
+)
+from gateway.api.forms import (
+    LABELS_MAX,
+    OUTCOMES_MAX,
+    DismissalBody,
+    LabelBody,
+    LabelList,
+    LabelsBody,
+    OutcomesBody,
+    RolloutBody,
+    RolloutEndBody,
 )
 from gateway.api.sources import BaselineState
 from gateway.api.state import page
@@ -46,25 +47,23 @@ from gateway.errors import (
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
-from gateway.otlp import events, record
-from gateway.otlp.declared import Scalar
+from gateway.otlp import events
 from gateway.otlp.events import (
     DeviceOutcome,
+    Dismissal,
     Event,
     Label,
     Promotion,
     RolloutEnd,
-    RolloutKind,
-    RolloutOutcome,
     RolloutStart,
 )
 
 ROLLOUTS: Final = "/api/v1/rollouts"
 LABELS: Final = "/api/v1/labels"
 BASELINES: Final = "/api/v1/baselines"
+DISMISSAL: Final = "/api/v1/devices/dismiss"
 CANDIDATE: Final = "candidate"
-LABELS_MAX: Final = 10_000
-OUTCOMES_MAX: Final = 10_000
+UNKNOWN_SHOWN_MAX: Final = 8
 # A label of ordinary length is 100 bytes of JSON.
 LISTS_BYTES_MAX: Final = 4 << 20
 PLANNED: Final = "planned"
@@ -75,105 +74,6 @@ SETTLE_S: Final = 0.02
 SETTLE_TRIES: Final = 50
 
 _Body = TypeVar("_Body", bound=BaseModel)
-
-
-def _is_id(text: str) -> str:
-    if record.ID_ALLOWED.fullmatch(text) is None:
-        raise ValueError("write 1 to 128 letters, digits or ._:/+- and begin with no sign")
-    return text
-
-
-def _is_version(text: str) -> str:
-    if record.VERSION_ALLOWED.fullmatch(text) is None:
-        raise ValueError("write 1 to 64 letters, digits or ._+- and begin with no sign")
-    return text
-
-
-def _is_plain(text: str) -> str:
-    if not record.is_plain(text):
-        raise ValueError(f"write 1 to {record.TEXT_BYTES_MAX} bytes of printable characters")
-    return text
-
-
-def _is_scalar(value: Scalar) -> Scalar:
-    if isinstance(value, str):
-        return _is_plain(value)
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise ValueError("write a number of at most 64 bits")
-    return value
-
-
-def _is_trace(text: str) -> str:
-    if record.TRACE_ID_ALLOWED.fullmatch(text) is None or not text.strip("0"):
-        raise ValueError("write a trace id of 32 hexadecimal digits that are not all 0")
-    return text.lower()
-
-
-_Id = Annotated[str, AfterValidator(_is_id)]
-_Version = Annotated[str, AfterValidator(_is_version)]
-_Plain = Annotated[str, AfterValidator(_is_plain)]
-_Trace = Annotated[str, AfterValidator(_is_trace)]
-_Value = Annotated[StrictStr | StrictBool | StrictInt | StrictFloat, AfterValidator(_is_scalar)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class RolloutBody(_Strict):
-    """A version begins to replace another, now."""
-
-    id: _Id | None = Field(default=None, description="a new one is made when there is none")
-    model: _Plain
-    version: _Version = Field(description="the new one")
-    previous: _Version | None = Field(
-        default=None, description="the version that is replaced, the control; else any other one"
-    )
-    allocation: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="the part of the error budget that it may spend, as 0.25"
-    )
-    deadline_s: Annotated[int, Field(ge=1, le=events.DEADLINE_S_MAX)] | None = Field(
-        default=None, description="devices that have not reported by then have failed"
-    )
-    devices: Annotated[int, Field(ge=1, le=events.DEVICES_MAX)] | None = Field(
-        default=None, description="how many are planned"
-    )
-    kind: RolloutKind = RolloutKind.DEPLOY
-
-
-class RolloutEndBody(_Strict):
-    """A rollout is over, now."""
-
-    outcome: RolloutOutcome = RolloutOutcome.COMPLETED
-
-
-class OutcomeBody(_Strict):
-    """What became of one device."""
-
-    device: _Plain
-    succeeded: StrictBool
-
-
-class OutcomesBody(_Strict):
-    """What became of devices of a rollout."""
-
-    devices: Annotated[list[OutcomeBody], Field(min_length=1, max_length=OUTCOMES_MAX)]
-
-
-class LabelBody(_Strict):
-    """The truth about one trace."""
-
-    trace_id: _Trace
-    value: _Value = Field(description="text, number or boolean, as the model predicts it")
-    model: _Plain | None = None
-
-
-class LabelsBody(RootModel[list[LabelBody] | LabelBody]):
-    """One label, or a list of them."""
-
-
-class _LabelList(RootModel[Annotated[list[LabelBody], Field(min_length=1, max_length=LABELS_MAX)]]):
-    """A list of labels."""
 
 
 async def _read(call: Call, kind: type[_Body], *, optional: bool = False) -> _Body:
@@ -311,7 +211,7 @@ async def label_traces(call: Call) -> web.Response:
     """Declare the truth about traces."""
     raw = await _raw(call)
     is_list = raw.lstrip()[:1] == b"["
-    labels = _parsed(raw, _LabelList).root if is_list else [_parsed(raw, LabelBody)]
+    labels = _parsed(raw, LabelList).root if is_list else [_parsed(raw, LabelBody)]
     for model in {each.model for each in labels}:
         _check_model(call, model)
     at_ns = call.context.now_ns()
@@ -357,6 +257,20 @@ async def promote_baseline(call: Call) -> web.Response:
 def _baseline(call: Call, name: str) -> BaselineState | None:
     found = call.context.sources.measure().baselines
     return next((each for each in found if name and each.id == name), None)
+
+
+async def dismiss_devices(call: Call) -> web.Response:
+    """Declare that nobody waits for devices any more."""
+    body = await _read(call, DismissalBody)
+    unknown = call.context.sources.declarations.unknown(body.devices)
+    if unknown:
+        shown = ", ".join(unknown[:UNKNOWN_SHOWN_MAX])
+        more = f" and {len(unknown) - UNKNOWN_SHOWN_MAX} more" * (len(unknown) > UNKNOWN_SHOWN_MAX)
+        raise NotFoundError(f"no device was ever heard under this name: {shown}{more}")
+    at_ns = call.context.now_ns()
+    made = [Dismissal(at_ns=at_ns, device=each) for each in body.devices]
+    await _declare(call, "devices_dismissed", made, devices=list(body.devices))
+    return respond(DevicesDismissed(devices=len(made)), status=202)
 
 
 DECLARATION_ROUTES: Final = (
@@ -406,6 +320,16 @@ DECLARATION_ROUTES: Final = (
         role=Role.OPERATOR,
         summary="Make a candidate the baseline of its signal; answered when durable.",
         response=BaselinePromoted,
+        status=202,
+    ),
+    Route(
+        method="POST",
+        path=DISMISSAL,
+        handler=dismiss_devices,
+        role=Role.OPERATOR,
+        summary="Declare that devices were taken out of service: their silence is no trouble.",
+        body=DismissalBody,
+        response=DevicesDismissed,
         status=202,
     ),
     Route(

@@ -109,13 +109,23 @@ class LabelsDeclared:
     labels: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesDismissed:
+    """How many dismissals are on disk."""
+
+    devices: int
+
+
 class Declarations(Protocol):
     """Rollouts as they are known, and the way in for what people declare.
+
+    `unknown` lists the names that no device has.
 
     `declare` takes a log request and returns when it is durable.
     Raises: RequestError when the intake refuses it.
     """
 
     def models(self) -> Sequence[str]: ...
+    def unknown(self, devices: Sequence[str]) -> Sequence[str]: ...
     def rollouts(self) -> RolloutsStatus: ...
     async def declare(self, body: bytes) -> None: ...

@@ -36,8 +36,9 @@ from gateway.otlp import events
 from gateway.otlp.readings import heard
 from gateway.tables import Bool
 
-# Why a promotion is not used, beside what `events` refuses.
+# Why a promotion or a dismissal is not used, beside what `events` refuses.
 NO_CANDIDATE: Final = "no_candidate"
+NO_DEVICE: Final = "no_device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +181,9 @@ class Operations:
         for promotion in found.promotions:
             if not self._streams.promote(promotion.baseline, parcel.arrival_ns):
                 self.unusable[NO_CANDIDATE] += 1
+        for dismissal in found.dismissals:
+            if not self.devices.dismiss(dismissal.device, parcel.arrival_ns):
+                self.unusable[NO_DEVICE] += 1
         return bool(found.violations)
 
     def turn(self, now_ns: int) -> None:

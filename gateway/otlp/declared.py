@@ -1,4 +1,4 @@
-"""What log records may declare: rollouts, labels, violations, loads, promotions, batch jobs.
+"""What log records may declare: rollouts, labels, violations, loads, dismissals, batch jobs.
 
 Law: nouns only; `events` reads and writes them. Units: at_ns Unix nanoseconds; `device` is who said
 it, empty for an anonymous sender that names no device.
@@ -125,6 +125,14 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dismissal:
+    """A device was taken out of service: nobody waits for it until it is heard again."""
+
+    at_ns: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
     """What a job that ran inferences in bulk has cost. Units: cost in `currency`."""
 
@@ -148,6 +156,7 @@ Event = (
     | ModelLoad
     | Acknowledgement
     | Promotion
+    | Dismissal
     | BatchJob
 )
 
@@ -167,6 +176,7 @@ class Events:
     loads: tuple[ModelLoad, ...] = ()
     acknowledgements: tuple[Acknowledgement, ...] = ()
     promotions: tuple[Promotion, ...] = ()
+    dismissals: tuple[Dismissal, ...] = ()
     jobs: tuple[BatchJob, ...] = ()
     unreadable: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -182,6 +192,7 @@ class Events:
         yield from self.loads
         yield from self.acknowledgements
         yield from self.promotions
+        yield from self.dismissals
         yield from self.jobs
 
 

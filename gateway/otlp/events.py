@@ -1,4 +1,4 @@
-"""Declarations in log records: rollouts, labels, violations, loads, promotions, batch jobs.
+"""Declarations in log records: rollouts, labels, violations, loads, dismissals, batch jobs.
 
 Law: whatever the bytes are, nothing is raised, and each record with one of these event names
 becomes either one event or one count under a reason of a closed list. Texts that may become labels
@@ -9,9 +9,9 @@ some is parsed. `write` makes the request that `read` reads, so that what a pers
 the way that devices' requests go: into the journal first.
 
 Who may declare: everybody labels, loads, violations and the outcome of a device, an authenticated
-device its own outcome only; rollouts, acknowledgements, promotions and batch jobs only senders
-without authentication at an open gateway, the gateway's own API, and the identities that the site
-file lists as deployers.
+device its own outcome only; rollouts, acknowledgements, promotions, dismissals and batch jobs only
+senders without authentication at an open gateway, the gateway's own API, and the identities that
+the site file lists as deployers.
 """
 
 import re
@@ -31,6 +31,7 @@ from gateway.otlp.declared import (
     Acknowledgement,
     BatchJob,
     DeviceOutcome,
+    Dismissal,
     Event,
     Events,
     Label,
@@ -50,6 +51,7 @@ __all__ = [
     "Acknowledgement",
     "BatchJob",
     "DeviceOutcome",
+    "Dismissal",
     "Event",
     "Events",
     "Label",
@@ -176,6 +178,13 @@ def _promotion(record: Record) -> Promotion:
     return Promotion(at_ns=record.at_ns, device=record.device, baseline=record.id(keys.BASELINE_ID))
 
 
+def _dismissal(record: Record) -> Dismissal:
+    device = record.named_device
+    if not device:
+        raise UnusableError(Unreadable.MISSING)
+    return Dismissal(at_ns=record.at_ns, device=device)
+
+
 def _job(record: Record) -> BatchJob:
     return BatchJob(
         at_ns=record.at_ns,
@@ -197,6 +206,7 @@ _DEPLOYERS_READ: Final[Mapping[str, Callable[[Record], Event]]] = {
     "edgeai.rollout.end": _end,
     "edgeai.anomaly.ack": _acknowledgement,
     "edgeai.baseline.promote": _promotion,
+    "edgeai.device.dismiss": _dismissal,
     "edgeai.batch.job": _job,
 }
 _ALL_READ: Final[Mapping[str, Callable[[Record], Event]]] = {
@@ -271,6 +281,7 @@ _FIELDS: Final[Mapping[str, type[Any]]] = {
     "violations": Violation,
     "loads": ModelLoad,
     "acknowledgements": Acknowledgement,
+    "dismissals": Dismissal,
     "promotions": Promotion,
     "jobs": BatchJob,
 }
@@ -341,6 +352,7 @@ _NAME_OF: Final[Mapping[type[Any], str]] = {
     ModelLoad: "edgeai.model.load",
     Acknowledgement: "edgeai.anomaly.ack",
     Promotion: "edgeai.baseline.promote",
+    Dismissal: "edgeai.device.dismiss",
     BatchJob: "edgeai.batch.job",
 }
 _KEYS_OF: Final[Mapping[type[Any], Mapping[str, str]]] = {
@@ -361,6 +373,7 @@ _KEYS_OF: Final[Mapping[type[Any], Mapping[str, str]]] = {
     ModelLoad: {"model": keys.MODEL, "version": keys.VERSION, "error": keys.ERROR_TYPE},
     Acknowledgement: {"anomaly": keys.ANOMALY_ID},
     Promotion: {"baseline": keys.BASELINE_ID},
+    Dismissal: {},
     BatchJob: {
         "job": keys.JOB_ID,
         "model": keys.MODEL,

@@ -18,7 +18,7 @@ from gateway.batch import Json
 from gateway.config.units import parse_duration, parse_size
 from gateway.errors import WeirError
 from gateway.retrieve.states import FINAL, State
-from gateway.terminal import ask, baselines, outbox, rollouts, tables
+from gateway.terminal import ask, baselines, devices, outbox, rollouts, tables
 from gateway.terminal.ask import ApiOption, JsonOption, TokenOption
 from gateway.terminal.client import JSON_TYPE, Answer, Client, printable
 
@@ -66,6 +66,7 @@ def add_to(cli: typer.Typer) -> None:
     cli.add_typer(anomalies, name="anomalies")
     cli.add_typer(dive, name="dive")
     cli.add_typer(baselines.baseline, name="baseline")
+    cli.add_typer(devices.device, name="device")
     cli.command()(rollouts.label)
     cli.add_typer(rollouts.rollout, name="rollout")
     cli.add_typer(outbox.dead_letter, name="dead-letter")

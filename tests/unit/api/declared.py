@@ -54,6 +54,9 @@ class FakeDeclarations:
     def models(self) -> Sequence[str]:
         return ("damage-net", "triage-net")
 
+    def unknown(self, devices: Sequence[str]) -> Sequence[str]:
+        return [each for each in devices if not each.startswith("cam-")]
+
     def rollouts(self) -> RolloutsStatus:
         return RolloutsStatus(
             rollouts=tuple(self.known.values()), models=(MODEL,), refused={"unknown_model": 3}

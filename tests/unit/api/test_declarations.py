@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from gateway.api import declarations
-from gateway.api.declarations import LABELS_MAX, LISTS_BYTES_MAX
+from gateway.api.declarations import LISTS_BYTES_MAX
+from gateway.api.forms import LABELS_MAX
 from gateway.api.sources import BaselineState
 from gateway.batch import Json
 from gateway.errors import JournalUnavailableError, OverloadedError, RequestError
-from gateway.otlp.events import Promotion, RolloutKind, RolloutOutcome, RolloutStart
+from gateway.otlp.events import Dismissal, Promotion, RolloutKind, RolloutOutcome, RolloutStart
 from tests.unit.api.declared import ROLLOUT
 from tests.unit.api.fakes import NOW_NS, World
 from tests.unit.api.http import Client
@@ -325,4 +326,27 @@ async def test_only_a_candidate_is_promoted(
     async with client.post(f"/api/v1/baselines/{name}/promote") as answer:
         assert answer.status == status
         assert text in (await answer.json())["detail"]
+    assert not world.declarations.heard
+
+
+async def test_a_dismissal_is_declared_and_audited(
+    client: Client, world: World, audit_path: Path
+) -> None:
+    async with client.post("/api/v1/devices/dismiss", json={"devices": ["cam-1"]}) as answer:
+        assert (answer.status, await answer.json()) == (202, {"devices": 1})
+    (heard,) = world.declarations.heard
+    assert heard.dismissals == (Dismissal(at_ns=NOW_NS, device="cam-1"),)
+    (line,) = _lines(audit_path)
+    assert (line["ev"], line["devices"]) == ("devices_dismissed", ["cam-1"])
+
+
+async def test_who_was_never_heard_is_not_dismissed(client: Client, world: World) -> None:
+    names = ["cam-1", *(f"dock-{each}" for each in range(12))]
+    async with client.post("/api/v1/devices/dismiss", json={"devices": names}) as answer:
+        assert answer.status == 404
+        assert "dock-7 and 4 more" in (await answer.json())["detail"]
+    bad: list[Json] = [{}, {"devices": []}, {"devices": ["a\nb"]}]
+    for body in bad:
+        async with client.post("/api/v1/devices/dismiss", json=body) as answer:
+            assert answer.status == 400
     assert not world.declarations.heard

@@ -13,6 +13,7 @@ from gateway.measure import Measure, MeasureSettings
 from gateway.otlp.declared import (
     Acknowledgement,
     BatchJob,
+    Dismissal,
     Event,
     Label,
     ModelLoad,
@@ -168,6 +169,24 @@ def test_a_device_cannot_acknowledge() -> None:
     story.run(2 * MINUTE_S)
     assert [each.resolved_ns for each in story.of(AnomalyKind.INTEGRITY)] == [None]
     assert story.measure.operations.unusable == {"not_allowed": 1}
+
+
+def test_silence_of_devices_that_were_dismissed_ends() -> None:
+    story = Story()
+    story.run(20 * MINUTE_S)
+    for _ in range(14):
+        story.idle(30)
+    names = [name for name in story.measure.devices.names if name.startswith("device-")]
+    assert names
+    gone = [Dismissal(at_ns=story.now_ns, device=name) for name in (*names, "nobody")]
+    story.declare(*gone, identity=API_IDENTITY)
+    story.declare(*gone, identity="device-0")
+    assert story.measure.operations.unusable == {"no_device": 1, "not_allowed": len(gone)}
+    for _ in range(40):
+        story.idle(60)
+    assert {each.id for each in story.of(AnomalyKind.SILENCE) if each.resolved_ns is None} == {
+        each.id for each in story.of(AnomalyKind.SILENCE) if each.resolved_ns is not None
+    }
 
 
 def test_labels_are_joined_and_missing_ones_are_bad_after_their_time() -> None:

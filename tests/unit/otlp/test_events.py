@@ -224,6 +224,7 @@ WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
     "edgeai.model.load": {"edgeai.model.name": "damage-net", "edgeai.model.version": "2.0.0"},
     "edgeai.anomaly.ack": {"edgeai.anomaly.id": "a-1"},
     "edgeai.baseline.promote": {"edgeai.baseline.id": "b-1"},
+    "edgeai.device.dismiss": {"device.id": "cam-1"},
     "edgeai.batch.job": {
         "edgeai.batch.job.id": "job-1",
         "edgeai.model.name": "damage-net",
@@ -329,7 +330,7 @@ def test_a_body_that_is_no_request_is_counted_once() -> None:
     "name",
     [
         *("edgeai.rollout.start", "edgeai.rollout.end", "edgeai.anomaly.ack"),
-        *("edgeai.baseline.promote", "edgeai.batch.job"),
+        *("edgeai.baseline.promote", "edgeai.batch.job", "edgeai.device.dismiss"),
     ],
 )
 def test_devices_may_not_declare_what_deployers_may(name: str) -> None:
