@@ -248,7 +248,7 @@ class DiskBuffer:
         return any(entry.sequence == sequence for rows in found.values() for entry in rows)
 
 
-def open_buffer(directory: Path | None, bytes_max: int, count: Count) -> MemoryBuffer | DiskBuffer:
+def open_buffer(directory: Path | None, bytes_max: int, count: Count) -> Buffer:
     """Make the buffer: in a directory, or in memory without one.
 
     Raises: StartError when the size is senseless or the directory cannot be used.

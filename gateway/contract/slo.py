@@ -179,29 +179,6 @@ def undetectable(
     return None
 
 
-def overeager(
-    objective: float, period_s: float, pairs: tuple[BurnWindow, ...] = ()
-) -> BurnWindow | None:
-    """Find the pair that would fire while the objective is kept; `pairs` are its own, if any."""
-    used = pairs or windows_for(Indicator.SUCCESS, objective, period_s)
-    return next((window for window in used if window.factor < FACTOR_MIN), None)
-
-
-def uncountable(pairs: tuple[BurnWindow, ...], period_s: float) -> BurnWindow | None:
-    """Find the pair of an objective's own whose windows cannot be counted, if there is one.
-
-    Windows are whole seconds, the short one shorter than the long one and no fewer than
-    SHORT_SLOTS_MIN slots, the long one no longer than the period.
-    """
-    for window in pairs:
-        is_whole = window.long_s % 1 == 0 and window.short_s % 1 == 0
-        if not is_whole or not 0 < window.short_s < window.long_s <= period_s:
-            return window
-        if window.short_s < SHORT_SLOTS_MIN * slot_s_of(window.short_s):
-            return window
-    return None
-
-
 def detections(slo: Slo, windows: tuple[BurnWindow, ...] | None = None) -> tuple[Detection, ...]:
     """Work out for each pair how soon it fires and what it costs; `windows` are its own if None."""
     budget = budget_of(slo.objective)

@@ -388,14 +388,6 @@ class Rollouts:
 
     # --- what is not told ---------------------------------------------------------------------
 
-    def is_active(self, contract: int, now_ns: int) -> bool:
-        """Tell whether a rollout of a model runs then."""
-        return any(
-            each.start.at_ns <= now_ns <= each.end_ns
-            for each in self._live
-            if each.contract == contract
-        )
-
     def suppresses(self, objective: int, now_ns: int, *, short_s: float, factor: float) -> bool:
         """Tell whether a burn of an objective by a pair of windows is not to be told now.
 

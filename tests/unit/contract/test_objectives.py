@@ -12,7 +12,7 @@ from gateway.config.marks import Document
 from gateway.contract.form import INDICATORS, AlertForm, SloForm
 from gateway.contract.objectives import Written, check_objective, slo_of
 from gateway.contract.schema import BurnWindow, Indicator, LabelRule, RolloutRule
-from gateway.contract.slo import uncountable
+from tests.unit.contract.countable import uncountable
 from tests.unit.contract.texts import HEAD, SIGNALS, found, loaded
 
 LABELS = "labels: {signal: class, within: 24h, expect: 0.01}\n"

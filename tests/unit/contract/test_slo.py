@@ -1,7 +1,6 @@
 """Burn windows are those of the published tables, and their detection times follow from them."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,14 +15,13 @@ from gateway.contract.slo import (
     budget_of,
     detections,
     objective_min,
-    overeager,
     slot_s_of,
     standard_windows,
-    uncountable,
     undetectable,
     windows_for,
     windows_of,
 )
+from tests.unit.contract.countable import uncountable
 
 DAY_S = 86_400.0
 
@@ -126,8 +124,6 @@ def test_accepted_objective_is_watched_by_pairs_that_can_all_fire(
         for each in detections(slo):
             assert each.error_ratio < 1
             assert each.total_s < each.window.long_s
-    if overeager(objective, period_s) is None:
-        assert all(window.factor >= FACTOR_MIN for window in windows_of(slo))
 
 
 @given(PERIODS_S, st.sampled_from(list(Indicator)), OBJECTIVES)
@@ -136,7 +132,6 @@ def test_windows_of_any_period_can_be_counted_and_ended(
 ) -> None:
     pairs = windows_for(indicator, objective, period_s)
     assert len(pairs) == 4
-    assert overeager(objective, period_s) is None
     assert uncountable(pairs, period_s) is None
     for pair in pairs:
         for window_s in (pair.long_s, pair.short_s):
@@ -179,18 +174,6 @@ def test_pairs_of_an_objective_win() -> None:
     assert [each.window for each in detections(slo)] == [OWN]
     assert undetectable(Indicator.LATENCY, 30 * DAY_S, 0.95, (OWN,)) is None
     assert undetectable(Indicator.LATENCY, 30 * DAY_S, 0.9, (OWN,)) is OWN
-    low = replace(OWN, factor=0.5)
-    assert overeager(0.95, 30 * DAY_S, (OWN, low)) is low
-
-
-@pytest.mark.parametrize(
-    ("long_s", "short_s"),
-    [(3600, 40), (3600.5, 300), (3600, 60.5), (3600, 3600), (3600, 0), (8 * DAY_S, 300)],
-)
-def test_windows_that_cannot_be_counted_are_found(long_s: float, short_s: float) -> None:
-    wrong = replace(OWN, long_s=long_s, short_s=short_s)
-    assert uncountable((OWN, wrong), 7 * DAY_S) is wrong
-    assert uncountable((OWN,), 7 * DAY_S) is None
 
 
 def test_a_window_beyond_all_rings_is_refused() -> None:
