@@ -36,6 +36,7 @@ from gateway.pipeline import (
     Process,
     Stages,
     batch_items,
+    note_shadows,
     parcel_items,
     span_items,
 )
@@ -273,6 +274,7 @@ class Core:
                 now_ns if oldest_ns is None else min(now_ns, oldest_ns)
             )
         self._raise_anomalies(raised)
+        note_shadows(self._stages)
         self._store_if_due()
 
     def seal(self) -> None:

@@ -202,7 +202,25 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 bins=drift.bins if drift else (),
                 expected=drift.expected if drift else (),
                 current=drift.current if drift else (),
+                superseded=_maybe_superseded(series, signal),
             )
+
+
+def _maybe_superseded(series: SeriesView, signal: SignalView) -> api.SupersededState | None:
+    """Show what a superseded baseline says in the shadow, None when it says nothing any more."""
+    beside = signal.superseded
+    if beside is None or beside.shadow is None:
+        return None
+    shadow = beside.shadow
+    return api.SupersededState(
+        id=_baseline_id(series, signal, beside.digest),
+        events=beside.events,
+        until_ns=shadow.until_ns,
+        log_evidence=shadow.log_evidence,
+        log_evidence_bound=shadow.log_evidence_bound,
+        alarms=shadow.alarms,
+        last_alarm_ns=shadow.last_alarm_ns,
+    )
 
 
 def _series(view: SeriesView, now_ns: int) -> api.Series:
@@ -299,6 +317,9 @@ def _baselines_of(
             events_wanted=wanted,
             calibrated=calibrated,
             source="file" if signal.is_from_file and state is BaselineState.FROZEN else "site",
+            superseded=_maybe_superseded(series, signal)
+            if state is BaselineState.SUPERSEDED
+            else None,
         )
 
 

@@ -4,6 +4,7 @@ Law: statistics are computed from every span before anything is sampled or remov
 function serves live batches and replay, so that replaying the journal gives the same result.
 """
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from gateway.batch import (
 from gateway.decide import Decide
 from gateway.measure import Measure
 from gateway.otlp.encode import Chunk, encode, encode_parts
+
+log = logging.getLogger(__name__)
 
 Int64 = NDArray[np.int64]
 
@@ -76,10 +79,20 @@ class Outcome:
     kept: int
 
 
+def note_shadows(stages: Stages) -> None:
+    """Log the superseded baselines that alarm for the first time; they page nobody."""
+    for model, signal, baseline in stages.measure.take_shadow_alarms():
+        log.warning(
+            "superseded baseline alarms in the shadow model=%s signal=%s baseline=%s",
+            *(model, signal, baseline),
+        )
+
+
 def run(batch: Batch, stages: Stages) -> Outcome:
     """Take one batch through the core."""
     with stages.lock:
         findings = stages.measure.observe(batch)
+    note_shadows(stages)
     verdict = stages.decide.judge(batch, findings)
     site = stages.anonymize.site(batch, findings.contract)
     export = stages.anonymize.export(batch, findings.contract, verdict)

@@ -229,12 +229,12 @@ async def label_traces(call: Call) -> web.Response:
 
 
 async def promote_baseline(call: Call) -> web.Response:
-    """Make a candidate the baseline of its signal."""
+    """Make a candidate, or a baseline in the shadow, the one of its signal."""
     name = call.request.match_info["id"]
     found = _baseline(call, name)
     if found is None:
         raise NotFoundError(f"there is no baseline with this id; list them at {BASELINES}")
-    if found.state != CANDIDATE:
+    if found.state != CANDIDATE and found.superseded is None:
         advice = (
             "build another file with `weir baseline build`"
             if found.source == "file"
@@ -244,11 +244,11 @@ async def promote_baseline(call: Call) -> web.Response:
     made = Promotion(at_ns=call.context.now_ns(), baseline=name)
     noted = {"model": found.model, "version": found.version, "signal": found.signal}
     await _declare(call, "baseline_promotion", [made], baseline=name, **noted)
-    state = CANDIDATE
+    state = found.state
     for _ in range(SETTLE_TRIES):
         now = _baseline(call, name)
-        state = CANDIDATE if now is None else now.state
-        if state != CANDIDATE:
+        state = found.state if now is None else now.state
+        if state != found.state:
             break
         await asyncio.sleep(SETTLE_S)
     return respond(BaselinePromoted(id=name, state=state), status=202)
@@ -318,7 +318,7 @@ DECLARATION_ROUTES: Final = (
         path=f"{BASELINES}/{{id}}/promote",
         handler=promote_baseline,
         role=Role.OPERATOR,
-        summary="Make a candidate the baseline of its signal; answered when durable.",
+        summary="Promote a candidate or a baseline in the shadow; answered when durable.",
         response=BaselinePromoted,
         status=202,
     ),

@@ -80,6 +80,12 @@ def _drift(snapshot: MeasureSnapshot) -> Iterator[Sample]:
             yield Sample(
                 name="weir_drift_alarm_log_evidence", labels=labels, value=drift.log_evidence
             )
+        if drift.superseded is not None:
+            yield Sample(
+                name="weir_drift_shadow_alarms_total",
+                labels=labels,
+                value=drift.superseded.alarms,
+            )
 
 
 def _devices(snapshot: MeasureSnapshot) -> Iterator[Sample]:

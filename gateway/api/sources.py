@@ -163,11 +163,29 @@ class SloState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SupersededState:
+    """A superseded baseline that goes on judging its signal in the shadow, and pages nobody.
+
+    It does until `until_ns`; `alarms` counts since the promotion that superseded it, which is also
+    when its evidence started.
+    """
+
+    id: str
+    events: int
+    until_ns: int
+    log_evidence: float
+    log_evidence_bound: float
+    alarms: int
+    last_alarm_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftState:
     """One signal against its baseline.
 
     Shape: expected and current are shares per bin, bins their labels; history holds recent PSI
     values, oldest first. `psi` and `log_evidence` are None while the baseline is learned.
+    `superseded` is None when no baseline is in the shadow.
     """
 
     model: str
@@ -182,6 +200,7 @@ class DriftState:
     expected: tuple[float, ...] = ()
     current: tuple[float, ...] = ()
     history: tuple[float, ...] = ()
+    superseded: SupersededState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +208,8 @@ class BaselineState:
     """A baseline: collecting, inherited, candidate, frozen or superseded.
 
     `id` is empty while it is collected. `calibrated` says whether it is large enough for the
-    tolerance, None where that is not known; `source` is site or file.
+    tolerance, None where that is not known; `source` is site or file. `superseded` is what a
+    superseded one says while it is in the shadow, and can be promoted back; None for all others.
     """
 
     id: str
@@ -201,6 +221,7 @@ class BaselineState:
     events_wanted: int
     calibrated: bool | None = None
     source: str = "site"
+    superseded: SupersededState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError
 from gateway.measure import views
 from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
+from gateway.measure.drift.baseline import baseline_id
 from gateway.measure.drift.state import load as load_streams
 from gateway.measure.drift.state import save as save_streams
 from gateway.measure.drift.streams import Streams
@@ -165,9 +166,22 @@ class Measure:
 
     def hear(self, parcel: Parcel) -> tuple[Anomaly, ...]:
         """Take what metrics and logs say, after the spans of their batch."""
-        if self.operations.hear(parcel):
-            return tuple(self._tell_violations(parcel.arrival_ns))
-        return ()
+        urgent = self.operations.hear(parcel)
+        told = self.watch.promoted(urgent.promoted, parcel.arrival_ns)
+        if urgent.violated:
+            told += self._tell_violations(parcel.arrival_ns)
+        return tuple(told)
+
+    def take_shadow_alarms(self) -> list[tuple[str, str, str]]:
+        """Return model, signal and id of superseded baselines that alarmed for the first time.
+
+        Each is returned once, and it is no part of the state.
+        """
+        return [
+            (key[0], key[2], baseline_id(*key, digest))
+            for number, digest in self.streams.shadows.take_told()
+            for key in [self.streams.items[number].key]
+        ]
 
     def was_away(self, now_ns: int) -> bool:
         """Tell whether nobody has been heard for so long that a start has to be told."""

@@ -5,7 +5,7 @@ is declared comes in log records, so it is durable and replayed like everything 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from gateway.measure.devices.devices import Devices
 from gateway.measure.devices.freshness import Freshness
 from gateway.measure.devices.health import Health
 from gateway.measure.devices.runs import Runs
+from gateway.measure.drift.promote import maybe_promote
 from gateway.measure.drift.streams import Streams
 from gateway.measure.labels import state as labelstate
 from gateway.measure.labels.labels import Labels
@@ -54,6 +55,14 @@ class Inferences:
     event_ns: Int64
     arrival_ns: Int64
     device: Int64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Urgent:
+    """What a parcel said that is told at once; `promoted` are numbers of streams."""
+
+    violated: bool = False  # integrity
+    promoted: Sequence[int] = ()
 
 
 class Operations:
@@ -151,14 +160,11 @@ class Operations:
             for objective in self._objectives.of(index, Indicator.INTEGRITY):
                 self._objectives.count(objective, some, np.ones(len(some), dtype=np.bool_))
 
-    def hear(self, parcel: Parcel) -> bool:
-        """Take what metrics and logs say of devices and what logs declare.
-
-        Returns whether integrity was violated.
-        """
+    def hear(self, parcel: Parcel) -> Urgent:
+        """Take what metrics and logs say of devices and what logs declare."""
         self.devices.hear(heard(parcel), parcel.arrival_ns)
         if parcel.signal is not Signal.LOGS:
-            return False
+            return Urgent()
         found = events.read(parcel, self._deployers)
         self.unusable.update(found.unreadable)
         self.rollouts.declare(found, parcel.arrival_ns)
@@ -178,13 +184,17 @@ class Operations:
             self._count_violations(np.array([contract]), np.array([each.at_ns], dtype=np.int64))
         for acknowledgement in found.acknowledgements:
             self.health.integrity.acknowledge(acknowledgement.anomaly)
+        promoted = []
         for promotion in found.promotions:
-            if not self._streams.promote(promotion.baseline, parcel.arrival_ns):
+            number = maybe_promote(self._streams, promotion.baseline, parcel.arrival_ns)
+            if number is None:
                 self.unusable[NO_CANDIDATE] += 1
+            else:
+                promoted.append(number)
         for dismissal in found.dismissals:
             if not self.devices.dismiss(dismissal.device, parcel.arrival_ns):
                 self.unusable[NO_DEVICE] += 1
-        return bool(found.violations)
+        return Urgent(violated=bool(found.violations), promoted=promoted)
 
     def turn(self, now_ns: int) -> None:
         """Move windows to a time."""

@@ -72,12 +72,24 @@ class DriftView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowView:
+    """What a superseded baseline says for as long as it goes on judging; see `shadow`."""
+
+    until_ns: int
+    log_evidence: float  # at least 0
+    log_evidence_bound: float
+    alarms: int
+    last_alarm_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BesideView:
     """A baseline of a signal that is not the one in force."""
 
     digest: str
     events: int
     is_calibrated: bool | None  # None when that is no longer known
+    shadow: ShadowView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

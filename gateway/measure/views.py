@@ -23,6 +23,7 @@ from gateway.measure.snapshot import (
     DriftView,
     Exemplar,
     LatencyView,
+    ShadowView,
     SignalView,
     SloView,
     WindowView,
@@ -77,6 +78,27 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
     )
 
 
+def _superseded(streams: Streams, number: int) -> BesideView | None:
+    superseded, shadow = streams.superseded.get(number), streams.shadows.maybe_of(number)
+    if superseded is None:
+        return None
+    if shadow is None:
+        return BesideView(digest=superseded.digest, events=superseded.events, is_calibrated=None)
+    bank = streams.shadows.bank
+    return BesideView(
+        digest=superseded.digest,
+        events=superseded.events,
+        is_calibrated=streams.is_large_enough(number, shadow.baseline),
+        shadow=ShadowView(
+            until_ns=shadow.until_ns,
+            log_evidence=max(0.0, float(bank.evidence[shadow.slot])),
+            log_evidence_bound=float(bank.log_bound[shadow.slot]),
+            alarms=shadow.alarms,
+            last_alarm_ns=shadow.last_alarm_ns,
+        ),
+    )
+
+
 def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalView:
     """Copy one signal."""
     item, grid = streams.items[number], streams.grid(number)
@@ -87,7 +109,6 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
     else:
         state = BaselineState.COLLECTING
     candidate = streams.candidates.get(number)
-    superseded = streams.superseded.get(number)
     is_classes = grid.kind is GridKind.CLASSES
     return SignalView(
         signal=item.signal,
@@ -105,9 +126,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
             events=candidate.events,
             is_calibrated=streams.is_large_enough(number, candidate),
         ),
-        superseded=None
-        if superseded is None
-        else BesideView(digest=superseded.digest, events=superseded.events, is_calibrated=None),
+        superseded=_superseded(streams, number),
         drift=_drift(streams, number, is_alarmed=is_alarmed),
     )
 

@@ -183,6 +183,14 @@ class Watch:
                 self.streams.bank.clear(number, last_ns)
         return resolved
 
+    def promoted(self, numbers: Iterable[int], at_ns: int) -> list[Anomaly]:
+        """Resolve the drifts of streams that have a new baseline; it was asked about the old one.
+
+        Source: drift.md section 3.8.
+        """
+        keys = [_drift_key(self.streams.items[number].key) for number in numbers]
+        return [self.episodes.resolve(key, at_ns) for key in keys if key in self.episodes.open]
+
     def _judged(self, at_ns: int, burns: list[Burn]) -> list[Anomaly]:
         """Turn one judgement of the SLOs into what is to be told."""
         told: list[Anomaly] = []

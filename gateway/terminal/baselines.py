@@ -65,20 +65,33 @@ def list_baselines(
 ) -> None:
     """List baselines: collecting, inherited, candidate, frozen or superseded."""
     answer = ask.connect(api, token_file).get(ask.path("baselines"), query=ask.paged())
-    ask.show(answer, as_json, tables.baselines)
+
+    def draw(console: Console, page: Json) -> None:
+        tables.baselines(console, page)
+        for each in page["items"]:
+            if each.get("superseded"):
+                console.print(_shadow(each), markup=False, soft_wrap=True)
+
+    ask.show(answer, as_json, draw)
 
 
 @baseline.command("promote")
 def promote(
     baseline_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of a candidate, or how it begins.")
+        str,
+        typer.Argument(
+            metavar="ID", help="Id of a candidate or of what is in the shadow, or how it begins."
+        ),
     ],
     *,
     as_json: JsonOption = False,
     api: ApiOption = None,
     token_file: TokenOption = None,
 ) -> None:
-    """Make a candidate the baseline of its signal; its evidence starts at nothing."""
+    """Make a candidate the baseline of its signal, or the one before it again.
+
+    What it replaces goes on in the shadow for seven days. Evidence starts at nothing.
+    """
     client = ask.connect(api, token_file)
     with ask.known_form():
         page = client.get(ask.path("baselines"), query=ask.paged()).json()
@@ -96,6 +109,19 @@ def promote(
         console.print(f"baseline {printable(found['id'])} {told}", markup=False, soft_wrap=True)
 
     ask.show(answer, as_json, draw)
+
+
+def _shadow(row: Json) -> str:
+    """Tell what a superseded baseline says in the shadow."""
+    shadow = row["superseded"]
+    name = " ".join(printable(str(row[key])) for key in ("model", "version", "signal"))
+    alarms, last_ns = shadow["alarms"], shadow["last_alarm_ns"]
+    heard = f"{alarms:,} alarms, the last at {tables.instant(last_ns)}" if alarms else "no alarm"
+    evidence = f"{shadow['log_evidence']:.1f} of {shadow['log_evidence_bound']:.1f}"
+    return (
+        f"{name}: {printable(row['id'])[: tables.DIGEST_DIGITS]} is in the shadow until "
+        f"{tables.instant(shadow['until_ns'])}; {heard}; evidence {evidence}"
+    )
 
 
 def _draw(console: Console, found: Json) -> None:

@@ -57,7 +57,8 @@ def _word(value: str) -> Text:
     return _text(value, _LOUD.get(value, ""))
 
 
-def _time(time_ns: int | None) -> str:
+def instant(time_ns: int | None) -> str:
+    """Write a time in UTC, a dash when there is none."""
     if not time_ns:
         return UNKNOWN
     return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M:%SZ}"
@@ -135,7 +136,7 @@ def anomalies(console: Console, page: Json) -> None:
                 _text(view["anomaly"]["id"]),
                 _word(view["state"]),
                 _word(view["anomaly"]["severity"]),
-                _text(_time(view["anomaly"]["raised_ns"])),
+                _text(instant(view["anomaly"]["raised_ns"])),
             ],
             _text(view["anomaly"]["summary"]),
         )
@@ -159,10 +160,10 @@ def anomaly(console: Console, view: Json) -> None:
                 ("kind", f"{found['kind']} of {found['subject']}"),
                 ("model", f"{found['model']} {found['version']}"),
                 ("owner", found["owner"]),
-                ("since", _time(found["onset_ns"])),
-                ("raised", _time(found["raised_ns"])),
-                ("resolved", _time(found["resolved_ns"])),
-                ("acknowledged", f"{_time(view['acknowledged_ns'])} {f'by {by}' * bool(by)}"),
+                ("since", instant(found["onset_ns"])),
+                ("raised", instant(found["raised_ns"])),
+                ("resolved", instant(found["resolved_ns"])),
+                ("acknowledged", f"{instant(view['acknowledged_ns'])} {f'by {by}' * bool(by)}"),
                 ("deep dives", ", ".join(view["dives"])),
                 *((name, _number(value, ".6g")) for name, value in found["numbers"].items()),
             ]
@@ -182,7 +183,7 @@ def dives(console: Console, page: Json) -> None:
             [
                 _text(dive["id"]),
                 _word(dive["state"]),
-                _text(_time(dive["created_ns"])),
+                _text(instant(dive["created_ns"])),
                 _text(f"{dive['traces_received']}/{dive['traces_wanted']}"),
             ],
             _text(dive["reason"]),
@@ -203,9 +204,9 @@ def dive(console: Console, found: Json) -> None:
                 ("reason", found["reason"]),
                 ("asked by", found["requested_by"]),
                 ("anomaly", found["anomaly_id"] or UNKNOWN),
-                ("opened", _time(found["created_ns"])),
-                ("changed", _time(found["updated_ns"])),
-                ("ends by", _time(found["not_after_ns"])),
+                ("opened", instant(found["created_ns"])),
+                ("changed", instant(found["updated_ns"])),
+                ("ends by", instant(found["not_after_ns"])),
                 ("traces", f"{found['traces_received']} of {found['traces_wanted']}"),
                 ("size", f"{_bytes(found['bytes'])} of {_bytes(found['bytes_max'])}"),
                 ("missing", found["missing"]),
@@ -241,7 +242,7 @@ def status(console: Console, found: Json, failed: Sequence[Json]) -> None:
                 ("ready", ready),
                 ("version", f"{found['version']}, kernel {found['kernel'][:DIGEST_DIGITS]}"),
                 ("policy", found["policy"][:DIGEST_DIGITS]),
-                ("started", f"{_time(found['started_ns'])}, {uptime} ago"),
+                ("started", f"{instant(found['started_ns'])}, {uptime} ago"),
                 ("journal", _bytes(found["journal_bytes"])),
                 (
                     "store",
@@ -299,7 +300,7 @@ def destinations(console: Console, found: Json) -> None:
             f"{sum(book['pending'] for book in books):,}",
             f"{sum(book['dropped'] for book in books):,}",
             UNKNOWN if oldest is None else format_duration(float(round(oldest))),
-            _time(each["next_try_ns"]),
+            instant(each["next_try_ns"]),
             _text(each["last_error"]),
         )
     console.print(table)
@@ -309,7 +310,7 @@ def dead_letters(console: Console, page: Json) -> None:
     """Show what destinations will not get, and why."""
 
     def row(letter: Json) -> tuple[list[Text], Text]:
-        first, last = _time(letter["first_ns"]), _time(letter["last_ns"])
+        first, last = instant(letter["first_ns"]), instant(letter["last_ns"])
         columns = [
             _text(letter["id"]),
             _text(letter["destination"]),
@@ -339,7 +340,7 @@ def rollouts(console: Console, page: Json) -> None:
             *(_text(each[name]) for name in ("id", "model", "version")),
             _word(each["state"]),
             _text(each["outcome"]),
-            _text(_time(each["start_ns"])),
+            _text(instant(each["start_ns"])),
             _text(f"{each['succeeded'] + each['failed']:,}{planned}{failed}"),
         ]
         return columns, _text("; ".join(map(_spend, each["spends"])) or "no objective is charged")

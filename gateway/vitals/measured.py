@@ -77,6 +77,13 @@ MEASURED: Final = (
         help="Natural logarithm of the evidence that a signal has drifted.",
     ),
     Vital(
+        name="weir_drift_shadow_alarms_total",
+        type=COUNTER,
+        unit="",
+        labels=("model", "version", "signal"),
+        help="Alarms of a superseded baseline since its promotion, while it is in the shadow.",
+    ),
+    Vital(
         name="weir_device_freshness_seconds",
         type=GAUGE,
         unit="seconds",

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.flow
 
 TIMEOUT_S: Final = 30.0
 EVENTS: Final = 400
+WEEK_S: Final = 7 * 86_400
 CONFIDENCE: Final = "edgeai.inference.confidence"
 
 
@@ -100,6 +101,7 @@ def test_baselines_are_given_learned_promoted_and_kept(tmp_path: Path) -> None:
         # Every version that no file names inherits from the one before it.
         assert {("1.0", "inherited"), ("2.0", "inherited")} <= set(found)
         assert ask(target, f"/api/v1/baselines/{given}/promote", {})[0] == 409
+        old = found["2.0", "inherited"]["id"]
         candidate = found["2.0", "candidate"]["id"]
         told = weir(target, "baseline", "promote", candidate[:12])
         assert told == {"id": candidate, "state": "frozen"}
@@ -107,5 +109,15 @@ def test_baselines_are_given_learned_promoted_and_kept(tmp_path: Path) -> None:
     with gateway(tmp_path, config=config) as target:
         found = listed(target)
         assert found["2.0", "frozen"]["id"] == candidate
-        assert ("2.0", "superseded") in found
         assert found["0.9", "frozen"]["id"] == given
+        # The one before it is in the shadow for a week, and can be promoted back.
+        assert found["2.0", "superseded"]["id"] == old
+        shadow = found["2.0", "superseded"]["superseded"]
+        assert (shadow["id"], shadow["alarms"]) == (old, 0)
+        left_s = shadow["until_ns"] / 1e9 - time.time()
+        assert WEEK_S - 2 * TIMEOUT_S < left_s <= WEEK_S
+        told = weir(target, "baseline", "promote", old[:12])
+        assert told == {"id": old, "state": "frozen"}
+        found = listed(target)
+        assert found["2.0", "frozen"]["id"] == old
+        assert found["2.0", "superseded"]["superseded"]["id"] == candidate

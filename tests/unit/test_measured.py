@@ -37,6 +37,7 @@ class Site:
         (drift,) = [each for each in found.drift if each.signal == "confidence"]
         rows = [each for each in found.baselines if each.signal == "confidence"]
         assert drift.baseline == (rows[0].id or rows[0].state)
+        assert drift.superseded == rows[-1].superseded
         return rows
 
 
@@ -63,6 +64,21 @@ def test_a_baseline_goes_from_collecting_to_superseded() -> None:
     after = site.shown()
     assert states(after) == ["frozen", "superseded"]
     assert [each.id for each in after] == [rows[1].id, first.id]
+    assert after[0].superseded is None
+    quiet = after[1].superseded
+    assert quiet is not None
+    assert (quiet.id, quiet.events, quiet.alarms) == (first.id, first.events, 0)
+    assert (quiet.log_evidence, quiet.last_alarm_ns) == (0, None)
+    assert quiet.until_ns == site.now_ns + 7 * 86_400 * SECOND_NS
+    site.run(60, 4, 3)
+    loud = site.shown()[1].superseded
+    assert loud is not None
+    assert loud.alarms > 0
+    assert loud.last_alarm_ns is not None
+    site.now_ns += 7 * 86_400 * SECOND_NS
+    site.run(1, 4, 3)
+    (_, over) = site.shown()
+    assert (over.id, over.state, over.superseded) == (first.id, "superseded", None)
 
 
 def test_signals_with_the_same_counts_have_ids_of_their_own() -> None:

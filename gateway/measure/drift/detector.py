@@ -222,6 +222,10 @@ class Bank:
             self._log_weight[rows[mine], 1] = np.log(each)
             self._log_weight[rows[mine], 2] = np.log(each) if is_ordered else -np.inf
 
+    def disarm(self, row: int) -> None:
+        """Let go of a stream's baseline; the row is not to be stepped on before it is armed."""
+        self._baselines[row] = None
+
     def clear(self, row: int, now_ns: int) -> None:
         """Forget all evidence of a stream, as at the start."""
         for name in _STATE_FIELDS:

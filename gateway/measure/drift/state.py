@@ -15,7 +15,8 @@ from gateway.errors import CorruptDataError
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.collect import Collection
 from gateway.measure.drift.grid import Grid
-from gateway.measure.drift.streams import Streams, Superseded
+from gateway.measure.drift.shadow import Superseded, saved
+from gateway.measure.drift.streams import Streams
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
 
 
@@ -48,11 +49,13 @@ def save(streams: Streams) -> State:
         if collection is not None:
             arrays += [collection.last, *collection.blocks]
     rows = np.arange(len(streams.items))
+    shadows = streams.shadows.state([item["key"] for item in items])
     return {
         "items": pack_json(items),
         "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
         "tick": np.array([streams.tick], dtype=np.int64),
         **prefixed("bank", streams.bank.state(rows)),
+        **prefixed("shadow", shadows),
     }
 
 
@@ -138,6 +141,19 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             from_file is not None and (held is None or held.digest != from_file.digest)
         ):
             streams.begin(number)
+    _load_shadows(streams, part("shadow", state))
+
+
+def _load_shadows(streams: Streams, state: Mapping[str, Array]) -> None:
+    """Put the shadows back of streams that learn and still mean the same."""
+    for each in saved(state):
+        model, version, signal, grid_name = each.key
+        number = streams.number_of(model, version, signal)
+        if number is None or streams.grid(number).name != grid_name:
+            continue
+        if number in streams.baselines and streams.maybe_given(number) is None:
+            streams.shade(number, each.baseline(streams.grid(number)), each.until_ns)
+            streams.shadows.resume(number, each)
 
 
 def _collection(reader: _Reader, width: int, described: Json) -> Collection | None:
@@ -173,7 +189,7 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
     """Add the counts of two states by stream.
 
     A baseline stays where both have the same one or only one of them has any. Evidence does not
-    add: detectors start anew, and so does what was being collected.
+    add: detectors start anew, and so does what was being collected. Shadows are dropped with it.
     """
     read = [_totals(state) for state in (first, second)]
     names, _ = union([*read[0]], [*read[1]])

@@ -24,12 +24,13 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.contract.plan import Plan
-from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, baseline_id, freeze
+from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, freeze
 from gateway.measure.drift.collect import Collection, alarms_by_itself
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
+from gateway.measure.drift.shadow import Shadows, Superseded
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64
 
@@ -58,15 +59,6 @@ class Stream:
         return self.model, self.version, self.signal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Superseded:
-    """The baseline that a promotion replaced last. Units: at_ns Unix nanoseconds."""
-
-    digest: str
-    events: int
-    at_ns: int
-
-
 class Streams:
     """All streams of a plan. Stream numbers are also rows of the detector bank.
 
@@ -89,6 +81,7 @@ class Streams:
         self.collections: dict[int, Collection] = {}
         self.candidates: dict[int, Baseline] = {}
         self.superseded: dict[int, Superseded] = {}
+        self.shadows = Shadows()
         self.bank = Bank()
         self.tick = 0
         hold = TICK_HELD_S_MAX / settings.drift_tick_s
@@ -242,18 +235,23 @@ class Streams:
         else:
             self.adopt(number, baseline)
 
-    def promote(self, wanted: str, at_ns: int) -> bool:
-        """Make the candidate of this id its stream's baseline; say whether there is one."""
-        for number, candidate in self.candidates.items():
-            if baseline_id(*self.items[number].key, candidate.digest) != wanted:
-                continue
-            old = self.baselines[number]
-            self.superseded[number] = Superseded(digest=old.digest, events=old.events, at_ns=at_ns)
-            del self.candidates[number]
-            self.inherited.discard(number)
-            self.adopt(number, candidate)
-            return True
-        return False
+    def stop_collecting(self, number: int) -> None:
+        """Drop what has been collected of a baseline; see `promote`."""
+        if self.collections.pop(number, None) is not None:
+            lane, row = self._lane_row(number)
+            lane.seen[row], lane.due[row] = 0, NOT_COLLECTING
+            lane.collecting -= 1
+
+    def shade(self, number: int, baseline: Baseline, until_ns: int) -> None:
+        """Let a superseded baseline of a stream go on judging, without evidence so far."""
+        self.shadows.begin(
+            number,
+            baseline,
+            self._plan.contracts[self.items[number].contract].drift,
+            log_bound=self.log_bound(number),
+            until_ns=until_ns,
+            now_ns=self.tick * self._settings.drift_tick_ns,
+        )
 
     def turn(self, now_ns: int) -> list[Alarm]:
         """Close the ticks that are over and judge them."""
@@ -264,6 +262,7 @@ class Streams:
         for lane in self.lanes:
             alarms += self._close(lane, tick)
         self.tick = tick
+        self.shadows.expire(tick * self._settings.drift_tick_ns)
         return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
 
     def _may_alarm(self, number: int) -> bool:
@@ -285,6 +284,8 @@ class Streams:
             numbers = np.array(lane.stream, dtype=np.int64)[judged]
             end_ns = end * self._settings.drift_tick_ns
             alarms = self.bank.step(numbers, lane.coarse(judged), end_ns)
+            if self.shadows:
+                self.shadows.step(numbers, lane.open[judged], end_ns)
         lane.fold(due, tick)
         lane.opened[:count][events == 0] = tick
         return alarms

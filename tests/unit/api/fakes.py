@@ -37,6 +37,7 @@ from gateway.api.sources import (
     SloWindow,
     Sources,
     StatusSnapshot,
+    SupersededState,
     TraceAnswer,
 )
 from gateway.batch import Anomaly, AnomalyId, AnomalyKind, DiveId, Evidence, Severity
@@ -268,6 +269,15 @@ MEASURE = MeasureSnapshot(
             expected=(0.5, 0.5),
             current=(0.9, 0.1),
             history=(0.0, 0.4),
+            superseded=SupersededState(
+                id="b-6",
+                events=4_000,
+                until_ns=NOW_NS + 1,
+                log_evidence=1.5,
+                log_evidence_bound=12.5,
+                alarms=3,
+                last_alarm_ns=NOW_NS - 1,
+            ),
         ),
         DriftState(
             model="damage-net",

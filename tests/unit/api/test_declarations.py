@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from gateway.api import declarations
 from gateway.api.declarations import LISTS_BYTES_MAX
 from gateway.api.forms import LABELS_MAX
-from gateway.api.sources import BaselineState
+from gateway.api.sources import BaselineState, SupersededState
 from gateway.batch import Json
 from gateway.errors import JournalUnavailableError, OverloadedError, RequestError
 from gateway.otlp.events import Dismissal, Promotion, RolloutKind, RolloutOutcome, RolloutStart
@@ -299,6 +299,40 @@ async def test_a_promotion_is_declared_audited_and_waited_for(
     assert heard.promotions == (Promotion(at_ns=NOW_NS, baseline="b-7"),)
     (line,) = _lines(audit_path)
     assert (line["ev"], line["baseline"], line["signal"]) == ("baseline_promotion", "b-7", "class")
+
+
+async def test_a_baseline_in_the_shadow_is_promoted_back(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (learning, made) = _baselines("superseded")
+    beside = SupersededState(
+        id=made.id,
+        events=made.events,
+        until_ns=NOW_NS + 1,
+        log_evidence=0.0,
+        log_evidence_bound=12.5,
+        alarms=2,
+        last_alarm_ns=NOW_NS,
+    )
+    shaded = (learning, replace(made, superseded=beside))
+    world.measure = replace(world.measure, baselines=shaded)
+    sleep, asked = asyncio.sleep, list[float]()
+
+    async def core_is_done(delay_s: float) -> None:
+        asked.append(delay_s)
+        world.measure = replace(world.measure, baselines=_baselines("frozen"))
+        await sleep(delay_s)
+
+    monkeypatch.setattr("gateway.api.declarations.asyncio.sleep", core_is_done)
+    async with client.get("/api/v1/baselines") as answer:
+        (_, row) = (await answer.json())["items"]
+        assert row["superseded"] == asdict(beside)
+    async with client.post("/api/v1/baselines/b-7/promote") as answer:
+        assert answer.status == 202, await answer.text()
+        assert await answer.json() == {"id": "b-7", "state": "frozen"}
+    assert asked, "it waits until the state is another"
+    (heard,) = world.declarations.heard
+    assert heard.promotions == (Promotion(at_ns=NOW_NS, baseline="b-7"),)
 
 
 async def test_a_promotion_that_is_only_on_disk_says_so(

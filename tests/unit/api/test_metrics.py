@@ -75,6 +75,9 @@ def test_values_come_from_the_snapshots() -> None:
     assert ("weir_slo_burn_rate", (*slo[:2], ("window", "6h"))) not in values
     assert values["weir_drift_psi", (model[0], ("signal", "brightness"), model[1])] == 0.4
     assert ("weir_drift_psi", (model[0], ("signal", "class"), model[1])) not in values
+    shadow = "weir_drift_shadow_alarms_total"
+    assert values[shadow, (model[0], ("signal", "brightness"), model[1])] == 3
+    assert (shadow, (model[0], ("signal", "class"), model[1])) not in values
     assert values["weir_ready", (("check", "journal"),)] == 1
     assert values["weir_info", (("kernel", "k1"), ("version", "0.1.0"))] == 1
     assert values["weir_anomalies_total", (("kind", "drift"), ("model", 'a"b\\c\n'))] == 1

@@ -273,7 +273,7 @@ def test_a_new_version_is_judged_against_the_one_before() -> None:
 def promote(story: Story, baseline: str, identity: str = API_IDENTITY) -> dict[str, int]:
     """Declare a promotion; returns what was counted as unusable in all."""
     made = Promotion(at_ns=story.now_ns, baseline=baseline)
-    story.measure.hear(declared(story.now_ns, made, identity=identity))
+    story.told += story.measure.hear(declared(story.now_ns, made, identity=identity))
     return dict(story.measure.operations.unusable)
 
 

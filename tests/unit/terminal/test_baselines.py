@@ -1,6 +1,7 @@
 """`weir baseline build`: every row of every format is counted, and what is not sound is refused."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from gateway.api.declared import BaselinePromoted
-from gateway.api.sources import BaselineState
+from gateway.api.sources import BaselineState, SupersededState
 from gateway.api.views import Baselines
 from gateway.batch import Anomaly, AnomalyKind
 from gateway.config.sections import SamplingSection
@@ -337,29 +338,25 @@ def test_check_refuses_a_baseline_that_no_longer_fits(weir: Weir, tmp_path: Path
     assert not (tmp_path / "data").exists()
 
 
-PAGE: Final = body(
-    Baselines(
-        items=tuple(
-            BaselineState(
-                id=name,
-                model="damage-net",
-                version="2.0",
-                signal="class",
-                state=state,
-                events=4_000,
-                events_wanted=4_000,
-                calibrated=calibrated,
-                source=source,
-            )
-            for name, state, calibrated, source in (
-                ("", "collecting", None, "site"),
-                ("abc1" * 16, "candidate", False, "site"),
-                ("abd2" * 16, "frozen", True, "file"),
-            )
-        ),
-        total=3,
+LISTED: Final = tuple(
+    BaselineState(
+        id=name,
+        model="damage-net",
+        version="2.0",
+        signal="class",
+        state=state,
+        events=4_000,
+        events_wanted=4_000,
+        calibrated=calibrated,
+        source=source,
+    )
+    for name, state, calibrated, source in (
+        ("", "collecting", None, "site"),
+        ("abc1" * 16, "candidate", False, "site"),
+        ("abd2" * 16, "frozen", True, "file"),
     )
 )
+PAGE: Final = body(Baselines(items=LISTED, total=3))
 
 
 def test_baselines_are_listed_with_their_states(weir: Weir, api: Api) -> None:
@@ -372,6 +369,30 @@ def test_baselines_are_listed_with_their_states(weir: Weir, api: Api) -> None:
     assert [line[5] for line in lines] == ["-", "no", "yes"]
     code, out, _ = weir("baseline", "list", "--json")
     assert out == PAGE.decode() + "\n"
+
+
+def test_a_list_tells_what_is_in_the_shadow(weir: Weir, api: Api) -> None:
+    (row, *_), until_ns = LISTED, 1_900_000_800 * SECOND_NS
+    beside = SupersededState(
+        id="abe3" * 16,
+        events=4_000,
+        until_ns=until_ns,
+        log_evidence=3.14,
+        log_evidence_bound=12.47,
+        alarms=0,
+        last_alarm_ns=None,
+    )
+    row = dataclasses.replace(row, id=beside.id, state="superseded", superseded=beside)
+    api.put("GET /api/v1/baselines", body(Baselines(items=(row,), total=1)))
+    code, out, _ = weir("baseline", "list")
+    assert code == 0
+    head = "damage-net 2.0 class: abe3abe3abe3 is in the shadow until 2030-03-17 18:00:00Z; "
+    assert head + "no alarm; evidence 3.1 of 12.5\n" in out
+    loud = dataclasses.replace(beside, alarms=1_200, last_alarm_ns=until_ns - 60 * SECOND_NS)
+    row = dataclasses.replace(row, superseded=loud)
+    api.put("GET /api/v1/baselines", body(Baselines(items=(row,), total=1)))
+    _, out, _ = weir("baseline", "list")
+    assert head + "1,200 alarms, the last at 2030-03-17 17:59:00Z; evidence 3.1 of 12.5\n" in out
 
 
 def test_a_candidate_is_promoted_by_the_beginning_of_its_id(weir: Weir, api: Api) -> None:
