@@ -116,7 +116,8 @@ def _shadow(row: Json) -> str:
     shadow = row["superseded"]
     name = " ".join(printable(str(row[key])) for key in ("model", "version", "signal"))
     alarms, last_ns = shadow["alarms"], shadow["last_alarm_ns"]
-    heard = f"{alarms:,} alarms, the last at {tables.instant(last_ns)}" if alarms else "no alarm"
+    counted = "1 alarm" if alarms == 1 else f"{alarms:,} alarms"
+    heard = f"{counted}, the last at {tables.instant(last_ns)}" if alarms else "no alarm"
     evidence = f"{shadow['log_evidence']:.1f} of {shadow['log_evidence_bound']:.1f}"
     return (
         f"{name}: {printable(row['id'])[: tables.DIGEST_DIGITS]} is in the shadow until "
