@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ KEY = bytes(range(32))
 URL = "https://train.example/v1/start?token=s3cret"
 
 
-def hook(url: str = URL, **knobs: object) -> Hook:
+def hook(url: str = URL, **knobs: Any) -> Hook:
     """Make a hook from knobs of its section."""
     section = {"url": url, "key_file": Path("hook.key"), **knobs}
     return make_hook(RetrainSection.model_validate(section), KEY)
@@ -37,7 +38,7 @@ def hook(url: str = URL, **knobs: object) -> Hook:
     ],
 )
 def test_a_hook_is_called_for_its_kinds_models_and_severity(
-    knobs: dict[str, object], kind: AnomalyKind, severity: Severity, wanted: bool
+    knobs: dict[str, Any], kind: AnomalyKind, severity: Severity, wanted: bool
 ) -> None:
     assert hook(**knobs).wants(anomaly(kind=kind, severity=severity)) is wanted
 
