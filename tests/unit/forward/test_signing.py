@@ -1,6 +1,8 @@
 """A call is signed as Standard Webhooks says, and a receiver finds every change."""
 
 import base64
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from gateway.forward.signing import (
     sign,
     verify,
 )
+from tests.process import ROOT
+from tests.unit.forward import receiver
 
 # The vector that the libraries of Standard Webhooks are tested with.
 SECRET = b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -103,6 +107,18 @@ def test_one_of_several_signatures_is_enough_and_their_number_is_bounded() -> No
     assert not verify(key, flooded, BODY, now_s=TIMESTAMP_S)
     odd = headers | {"webhook-signature": "v1,\udc80é", "webhook-id": "\udc80"}
     assert not verify(key, odd, BODY, now_s=TIMESTAMP_S)
+
+
+def test_the_receiver_in_the_documentation_takes_what_is_signed_and_nothing_else() -> None:
+    text = (ROOT / "docs" / "retrain.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert Path(receiver.__file__).read_text(encoding="utf-8").endswith(f'"""\n\n{code}')
+    now_s = int(time.time())
+    headers = headers_of(parse_key(SECRET), CALL_ID, now_s, BODY)
+    assert receiver.is_genuine(SECRET.decode(), headers, BODY)
+    assert not receiver.is_genuine(SECRET.decode(), headers, BODY + b" ")
+    old = headers_of(parse_key(SECRET), CALL_ID, now_s - 400, BODY)
+    assert not receiver.is_genuine(SECRET.decode(), old, BODY)
 
 
 def key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
