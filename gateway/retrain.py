@@ -3,6 +3,7 @@
 Law: calls are read and written in the storage thread, in the database of the anomalies.
 """
 
+import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from gateway.forward.calls import Call, CallBook, CallState, Key
 from gateway.forward.hooks import load_hooks
 from gateway.forward.retrain import RetrainSender
 from gateway.rooms import Rooms
+
+log = logging.getLogger(__name__)
 
 
 def make_retrain(
@@ -35,9 +38,12 @@ def make_retrain(
 
         await in_storage(work)
 
-    sender = RetrainSender(
-        load_hooks(config), rooms.calls, site=config.site.id, store=store, rng=rng
-    )
+    hooks = load_hooks(config)
+    known = {contract.model for contract in rooms.plan.contracts}
+    for hook in hooks:
+        for model in sorted(hook.models - known):
+            log.warning("retrain, no contract endpoint=%s model=%s", hook.endpoint, model)
+    sender = RetrainSender(hooks, rooms.calls, site=config.site.id, store=store, rng=rng)
     sender.take(rooms.book.unresolved())
     return sender
 

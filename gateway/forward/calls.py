@@ -80,11 +80,13 @@ class Call:
 class CallBook:
     """All calls that are remembered, oldest first, and how many ever ended in which state.
 
-    `unsaved` are calls that are not in the database yet, `forgotten` those to be deleted there.
+    `hooks` are those of all calls, `open` the anomalies that are not over; `unsaved` are calls that
+    are not in the database yet, `forgotten` those to be deleted there.
     """
 
     calls: dict[Key, Call] = field(default_factory=dict)
     totals: Counter[CallState] = field(default_factory=Counter)
+    hooks: set[str] = field(default_factory=set)
     open: set[AnomalyId] = field(default_factory=set)
     unsaved: dict[Key, None] = field(default_factory=dict)
     forgotten: list[Key] = field(default_factory=list)
@@ -93,6 +95,7 @@ class CallBook:
         """Enter a new call, once."""
         assert call.key not in self.calls
         self.calls[call.key] = call
+        self.hooks.add(call.hook)
         self.unsaved[call.key] = None
         if call.state is not CallState.WAITING:
             self.totals[call.state] += 1
@@ -115,8 +118,9 @@ class CallBook:
         ]
 
     def of(self, anomaly_id: AnomalyId) -> list[Call]:
-        """List the calls of one anomaly."""
-        return [call for call in self.calls.values() if call.anomaly_id == anomaly_id]
+        """List the calls of one anomaly, in the order of their hooks."""
+        keys = [(hook, anomaly_id) for hook in sorted(self.hooks)]
+        return [self.calls[key] for key in keys if key in self.calls]
 
     def _forget(self) -> None:
         ended = [
@@ -189,6 +193,7 @@ def load(connection: sqlite3.Connection) -> CallBook:
             body=body,
         )
         book.calls[call.key] = call
+        book.hooks.add(hook)
     for state, count in connection.execute("SELECT state, calls FROM retrain_total"):
         book.totals[CallState(state)] = count
     return book

@@ -42,15 +42,18 @@ def test_a_call_is_stored_in_the_transaction_of_its_anomaly_and_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot, written = Measure.snapshot, calls.write
-    beside: list[list[str]] = []
+    beside: list[tuple[int, int, int]] = []
 
     def with_episode(self: Measure) -> Any:
         return replace(snapshot(self), open_anomalies=(anomaly("a1"),))
 
     def writing(connection: sqlite3.Connection, *changed: Any) -> None:
-        if connection.in_transaction:
-            entered = connection.execute("SELECT id FROM anomaly").fetchall()
-            beside.append([name for (name,) in entered])
+        count = "SELECT count(*) FROM anomaly"
+        (inside,) = connection.execute(count).fetchone()
+        with sqlite3.connect(config.data_dir / "state.db") as other:
+            (outside,) = other.execute(count).fetchone()
+        other.close()
+        beside.append((len(changed[0]), inside, outside))
         written(connection, *changed)
 
     monkeypatch.setattr(Measure, "snapshot", with_episode)
@@ -59,8 +62,8 @@ def test_a_call_is_stored_in_the_transaction_of_its_anomaly_and_once(
     stop.set()
     serve(config, stop)
     assert rows(config) == [("a1", "waiting")]
-    # In the same transaction, before its end.
-    assert ["a1"] in beside
+    # One call was written when others could not see its anomaly yet: in one transaction with it.
+    assert (1, 1, 0) in beside
     serve(config, stop)
     assert rows(config) == [("a1", "waiting")]
 
@@ -102,3 +105,14 @@ def test_calls_are_shown_as_figures_and_beside_their_anomaly() -> None:
     assert (shown.state, shown.attempts) == ("delivered", 1)
     assert shown.endpoint == "https://train.example"
     assert retrain_calls(book, AnomalyId("none")) == ()
+
+
+def test_a_model_without_a_contract_is_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, stop = with_hook(tmp_path), asyncio.Event()
+    stop.set()
+    [hook] = config.retrain
+    misspelt = hook.model_copy(update={"models": ("damage-nte",)})
+    serve(config.model_copy(update={"retrain": (misspelt,)}), stop)
+    assert "model=damage-nte" in caplog.text
