@@ -32,11 +32,10 @@ from gateway.declarations import Declarations
 from gateway.deliveries import Letters
 from gateway.dives import Dives, cleaner
 from gateway.errors import JournalUnavailableError, WeirError
-from gateway.forward.alertmanager import AlertSender
-from gateway.forward.alerts import AlertContext
-from gateway.forward.build import make_sender, make_windows
+from gateway.forward import calls
+from gateway.forward.build import make_alerts, make_forwarder
+from gateway.forward.calls import Call
 from gateway.forward.records import Pending, Settlement, Want
-from gateway.forward.sender import Forwarder
 from gateway.home import FREE_BYTES_MIN
 from gateway.journal.commit import GroupCommit
 from gateway.journal.log import GroupRecord
@@ -46,6 +45,7 @@ from gateway.receive.http_server import HttpServer, identity_of
 from gateway.receive.identity import gate_of
 from gateway.receive.intake import Intake
 from gateway.reload import Reload, Reloads
+from gateway.retrain import make_retrain
 from gateway.retrieve.dive import Dive
 from gateway.retrieve.retriever import Retriever
 from gateway.retrieve.routes import DeviceRoutes
@@ -135,6 +135,7 @@ class Gateway:
                 watchers = [health, leases, reloads]
                 senders = [tasks.create_task(each.run()) for each in self._forwarders]
                 senders.append(tasks.create_task(self._alerts.run()))
+                senders.append(tasks.create_task(self._retrain.run()))
                 try:
                     await self._declarations.announce(time.time_ns())
                     self._rooms.core.follow(lambda: self._commit.oldest_ns)
@@ -158,6 +159,7 @@ class Gateway:
                     for forwarder in self._forwarders:
                         forwarder.stop(FORWARD_GRACE_S)
                     self._alerts.stop()
+                    self._retrain.stop()
                     await asyncio.gather(*senders, return_exceptions=True)
         finally:
             self._end(core)
@@ -217,21 +219,12 @@ class Gateway:
         )
         self._http = HttpServer(config.receive, intake, self._devices.routes())
         self._forwarders = [
-            Forwarder(
-                section.name,
-                make_sender(section),
-                fetch=self._fetch,
-                mark=self._mark,
-                rng=rng,
-                bytes_per_second=section.bytes_per_second,
-                windows=make_windows(section),
-            )
+            make_forwarder(section, fetch=self._fetch, mark=self._mark, rng=rng)
             for section in config.forward
         ]
-        site = config.site
-        context = AlertContext(site=site.id, cluster=site.cluster, region=site.region)
-        self._alerts = AlertSender(config.alertmanagers, context, rng=rng)
+        self._alerts = make_alerts(config, rng)
         self._alerts.submit(rooms.book.unresolved())
+        self._retrain = make_retrain(config, rooms, self._in_storage, rng)
 
     async def _listen(self, stack: AsyncExitStack) -> Addresses:
         """Open the listeners; the stack closes them in reverse order."""
@@ -381,12 +374,15 @@ class Gateway:
             if found.resolved_ns is None:
                 self._background(self._open_dive(found))
         if changed:
-            self._background(self._in_storage(functools.partial(self._write_book, changed)))
-            self._alerts.submit([entry.anomaly for entry in changed])
+            told = [entry.anomaly for entry in changed]
+            made = self._retrain.take(told)
+            self._background(self._in_storage(functools.partial(self._write_book, changed, made)))
+            self._alerts.submit(told)
 
-    def _write_book(self, entries: Sequence[anomalies.Entry]) -> None:
+    def _write_book(self, entries: Sequence[anomalies.Entry], made: Sequence[Call] = ()) -> None:
         with self._rooms.checkpoint.transaction() as connection:
             anomalies.write(connection, entries)
+            calls.write(connection, made)
 
     # --- the outbox, in the storage thread ----------------------------------------------------
 

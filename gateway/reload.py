@@ -20,6 +20,7 @@ from gateway.config.marks import Place, finding_at
 from gateway.config.rules import FindingRule
 from gateway.contract.plan import Plan
 from gateway.errors import Finding, InvalidConfigError, StartError, WeirError
+from gateway.forward.signing import read_key
 from gateway.otlp.decode import OpenBatch
 from gateway.pipeline import Stages
 from gateway.receive.identity import Credential, load_tokens
@@ -90,6 +91,12 @@ def unusable_files(site: SiteConfig) -> list[Finding]:
         if path is not None and path.is_file():
             try:
                 load(path)
+            except InvalidConfigError as error:
+                findings += error.findings
+    for hook in site.retrain:
+        if hook.key_file.is_file():
+            try:
+                read_key(hook.key_file)
             except InvalidConfigError as error:
                 findings += error.findings
     tls = site.receive.tls

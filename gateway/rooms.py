@@ -23,6 +23,8 @@ from gateway.contract.plan import Plan
 from gateway.core import Core, Hooks
 from gateway.decide import Decide
 from gateway.errors import CorruptDataError, StartError
+from gateway.forward import calls
+from gateway.forward.calls import CallBook
 from gateway.forward.outbox import Outbox
 from gateway.home import FREE_BYTES_MIN, Home, open_home, site_key
 from gateway.journal.checkpoint import Checkpoint, Saved
@@ -56,6 +58,7 @@ class Rooms:
     stages: Stages
     core: Core
     book: AnomalyBook
+    calls: CallBook
     open_batch: OpenBatch
     storage: ThreadPoolExecutor
     stages_of: Callable[[Plan], Stages]  # fresh ones, without counts
@@ -136,10 +139,12 @@ def _join(
         store.prepare(connection)
         outbox.prepare(connection)
         anomalies.prepare(connection)
+        calls.prepare(connection)
         recovered = store.recover(connection)
         deliveries = outbox.deliveries(connection)
         kept = outbox.kept(connection)
         book = anomalies.load(connection)
+        called = calls.load(connection)
     for path in recovered.missing:
         log.error("stored segment is missing path=%s", path)
     ledger, tally = Ledger(deliveries, gone=kept), Tally()
@@ -179,6 +184,7 @@ def _join(
         stages=stages,
         core=core,
         book=book,
+        calls=called,
         open_batch=OpenBatch(plan.slot_keys),
         storage=storage,
         stages_of=stages_of,

@@ -26,6 +26,7 @@ from gateway.otlp.declared import Acknowledgement
 from gateway.otlp.events import write as write_events
 from gateway.otlp.kernel import SOURCE_DIGEST
 from gateway.receive.admission import Counters
+from gateway.retrain import retrain_calls, retrain_samples
 from gateway.rooms import Rooms
 from gateway.store.otlp import to_otlp
 from gateway.store.query import Query, TraceRows
@@ -170,6 +171,7 @@ class _Reader:
             api.Sample(name="weir_store_bytes", value=rooms.store.bytes_used),
             api.Sample(name="weir_store_retired_items_total", value=rooms.store.retired.rows),
             *self._clocks(),
+            *retrain_samples(rooms.calls),
             *(
                 api.Sample(name="weir_dives", labels={"state": str(state)}, value=count)
                 for state, count in self._live.dive_counts().items()
@@ -254,12 +256,12 @@ class _Anomalies:
 
     async def list(self, state: str | None) -> Sequence[api.AnomalyView]:
         """List anomalies, newest first."""
-        return [_anomaly(entry) for entry in self._rooms.book.newest(state)]
+        return [self._view(entry) for entry in self._rooms.book.newest(state)]
 
     async def maybe_get(self, anomaly_id: AnomalyId) -> api.AnomalyView | None:
         """Find one."""
         entry = self._rooms.book.entries.get(anomaly_id)
-        return _anomaly(entry) if entry is not None else None
+        return self._view(entry) if entry is not None else None
 
     async def acknowledge(self, anomaly_id: AnomalyId, principal: str) -> api.AnomalyView:
         """Note who looks after it, durably; a violation of integrity ends with that.
@@ -279,7 +281,17 @@ class _Anomalies:
                 anomalies.write(connection, [entry])
 
         await self._live.in_storage(work)
-        return _anomaly(entry)
+        return self._view(entry)
+
+    def _view(self, entry: anomalies.Entry) -> api.AnomalyView:
+        return api.AnomalyView(
+            anomaly=entry.anomaly,
+            state=entry.state,
+            acknowledged_by=entry.acknowledged_by,
+            acknowledged_ns=entry.acknowledged_ns,
+            dives=tuple(DiveId(each) for each in entry.dives),
+            retrain=retrain_calls(self._rooms.calls, entry.anomaly.id),
+        )
 
 
 def make_sources(rooms: Rooms, live: Live) -> api.Sources:
@@ -297,16 +309,6 @@ def make_sources(rooms: Rooms, live: Live) -> api.Sources:
         dives=live.dives,
         dead_letters=live.letters,
         declarations=live.declarations,
-    )
-
-
-def _anomaly(entry: anomalies.Entry) -> api.AnomalyView:
-    return api.AnomalyView(
-        anomaly=entry.anomaly,
-        state=entry.state,
-        acknowledged_by=entry.acknowledged_by,
-        acknowledged_ns=entry.acknowledged_ns,
-        dives=tuple(DiveId(each) for each in entry.dives),
     )
 
 

@@ -293,6 +293,17 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainCall:
+    """One webhook that an anomaly asks for a training; `endpoint` is without path and query."""
+
+    endpoint: str
+    state: str  # waiting, delivered, refused or expired
+    attempts: int
+    changed_ns: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnomalyView:
     """An anomaly and what people and dives have done about it."""
 
@@ -301,6 +312,7 @@ class AnomalyView:
     acknowledged_by: str = ""
     acknowledged_ns: int | None = None
     dives: tuple[DiveId, ...] = ()
+    retrain: tuple[RetrainCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from gateway.batch import AnomalyKind
 from gateway.config.keep import SUBJECT_DURATION, SUBJECT_ERROR, KeepRule, parse_rule
 from gateway.config.marks import Document
 from gateway.config.marks import Path as At
@@ -22,7 +23,7 @@ from gateway.config.sections import (
     TlsSection,
 )
 from gateway.config.units import format_size, is_loopback, split_address
-from gateway.config.validate import Checked, dotted
+from gateway.config.validate import Checked, dotted, nearest
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,8192}")
@@ -42,6 +43,7 @@ def check_laws(checked: Checked[SiteConfig], document: Document) -> None:
     _check_limits(checked, site, document)
     _check_sampling(site, document)
     _check_destinations(checked, site, document)
+    _check_retrain(site, document)
     _check_files(checked, site, document)
 
 
@@ -221,6 +223,31 @@ def _check_destinations(checked: Checked[SiteConfig], site: SiteConfig, document
             document.add(at, FindingRule.DUPLICATE_NAME, message, "keep one of them")
 
 
+def _check_retrain(site: SiteConfig, document: Document) -> None:
+    known = tuple(kind.value for kind in AnomalyKind)
+    urls: dict[str, int] = {}
+    for index, hook in enumerate(site.retrain):
+        at: At = ("retrain", index, "url")
+        url = _read_url(document, at, hook.url, is_base=False)
+        if url and url.scheme == "http" and not is_loopback(url.hostname or ""):
+            document.add(
+                at,
+                FindingRule.PLAINTEXT_DESTINATION,
+                f"{dotted(at)} would carry what is wrong here off this machine in plaintext",
+                "write https://",
+            )
+        twin = urls.setdefault(hook.url, index)
+        if twin != index:
+            message = f"{dotted(at)} is that of retrain[{twin}] too"
+            advice = "keep one of them, with the models of both"
+            document.add(at, FindingRule.DUPLICATE_NAME, message, advice)
+        for place, kind in enumerate(hook.kinds):
+            if kind not in known:
+                message = f"{kind!r} is no kind of anomaly"
+                here: At = ("retrain", index, "kinds", place)
+                document.add(here, FindingRule.UNKNOWN_VALUE, message, nearest(kind, known))
+
+
 def _check_otlp(document: Document, at: At, otlp: OtlpSection) -> None:
     url = _read_url(document, (*at, "endpoint"), otlp.endpoint)
     if url and url.scheme == "http" and not is_loopback(url.hostname or "") and not otlp.insecure:
@@ -246,8 +273,8 @@ def _check_otlp(document: Document, at: At, otlp: OtlpSection) -> None:
         seen.add(low)
 
 
-def _read_url(document: Document, at: At, text: str) -> SplitResult | None:
-    """Split a URL, or note why it cannot be used."""
+def _read_url(document: Document, at: At, text: str, *, is_base: bool = True) -> SplitResult | None:
+    """Split a URL, or note why it cannot be used. A base is extended with a path."""
     advice = "write scheme, host and port, such as http://127.0.0.1:4318"
     try:
         url = urlsplit(text)
@@ -259,10 +286,15 @@ def _read_url(document: Document, at: At, text: str) -> SplitResult | None:
         return None
     if url.username is not None or url.password is not None:
         message = f"{dotted(at)}: a URL with a user or password ends up in logs"
-        document.add(at, FindingRule.URL, message, "write an authorization header instead")
-    if url.query or url.fragment:
+        advice = (
+            "write an authorization header instead" if is_base else "delete it: calls are signed"
+        )
+        document.add(at, FindingRule.URL, message, advice)
+    if is_base and (url.query or url.fragment):
         message = f"{dotted(at)}: a URL with query or fragment cannot be extended with a path"
         document.add(at, FindingRule.URL, message, "delete what follows the path")
+    elif url.fragment:
+        document.add(at, FindingRule.URL, f"{dotted(at)}: a fragment is never sent", "delete it")
     return url
 
 
@@ -275,6 +307,8 @@ def _named_files(site: SiteConfig) -> Iterator[tuple[At, Path | None]]:
     yield ("api", "tokens_file"), site.api.tokens_file
     encryption = site.journal.encryption
     yield ("journal", "encryption", "key_file"), encryption.key_file
+    for index, hook in enumerate(site.retrain):
+        yield ("retrain", index, "key_file"), hook.key_file
     for index, path in enumerate(encryption.key_files):
         yield ("journal", "encryption", "key_files", index), path
 

@@ -33,6 +33,7 @@ class FindingRule(StrEnum):
     KNOB_LAW = "knob-law"
     URL = "url"
     HEADER = "header"
+    KEY_FILE = "key-file"
     KEEP_RULE = "keep-rule"
     PLACEHOLDER = "placeholder"
     EXPIRED = "expired"
@@ -90,6 +91,7 @@ DESCRIPTIONS: Final[dict[FindingRule, str]] = {
     FindingRule.KNOB_LAW: "Two knobs contradict each other.",
     FindingRule.URL: "The URL cannot be used.",
     FindingRule.HEADER: "The header cannot be sent.",
+    FindingRule.KEY_FILE: "The file with a key cannot be used.",
     FindingRule.KEEP_RULE: "The keep rule cannot be read or does not fit its signal.",
     FindingRule.PLACEHOLDER: "Owner and purpose must be real.",
     FindingRule.EXPIRED: "The contract has expired: somebody has to confirm it.",

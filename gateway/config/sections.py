@@ -1,96 +1,32 @@
 """The site file as types: every knob with its unit, range and default.
 
 Law: attribute names are the YAML keys; after parsing, durations are float seconds and sizes are int
-bytes. Laws between knobs are in `laws`. In a file a duration carries its unit; code that builds a
-section may pass the number.
+bytes. Laws between knobs are in `laws`, the kinds of knobs in `knobs`.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-)
+from pydantic import BeforeValidator, Field
 
-from gateway.config.hours import check_hours
-from gateway.config.units import (
-    DAY,
-    GIB,
-    HOUR,
-    KIB,
-    MIB,
-    MINUTE,
-    TIB,
-    parse_duration,
-    parse_size,
-    split_address,
+from gateway.config.knobs import (
+    Address,
+    DailyHours,
+    Duration,
+    FilePath,
+    Identity,
+    ModelName,
+    Name,
+    Rule,
+    Section,
+    Size,
+    Url,
+    one_or_more,
 )
+from gateway.config.units import DAY, GIB, HOUR, KIB, MIB, MINUTE, TIB
 
 # One part in so many of `receive.queue_max` is for small bodies alone.
 RESERVE_PARTS: Final = 16
-
-# Given as validation context when the values come from text that a person wrote.
-FROM_TEXT: Final = {"from_text": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a knob is called in the table of knobs, and an example of it."""
-
-    name: str
-    example: str
-
-
-def _size(value: Any) -> Any:
-    return parse_size(value) if isinstance(value, str) else value
-
-
-def _duration(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, str):
-        return parse_duration(value)
-    if info.context and value and isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f"write the unit of the duration, such as {value}s")
-    return value
-
-
-def _path(value: Any) -> Any:
-    if isinstance(value, str):
-        if not value or "\0" in value:
-            raise ValueError("write the path of a file or folder")
-        return Path(value)
-    return value
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _address(value: str) -> str:
-    split_address(value)
-    return value
-
-
-Size = Annotated[int, BeforeValidator(_size), Kind("size", "64MiB")]
-Duration = Annotated[float, BeforeValidator(_duration), Kind("duration", "5s")]
-FilePath = Annotated[Path, BeforeValidator(_path), Kind("path", "certs/site.pem")]
-Address = Annotated[str, AfterValidator(_address), Kind("host:port", "127.0.0.1:4317")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), Kind("name", "dock-7")]
-Identity = Annotated[str, Field(pattern=r"^[!-~]{1,128}$"), Kind("identity", "ci-deployer")]
-Url = Annotated[str, Field(min_length=1, max_length=2048), Kind("URL", "http://127.0.0.1:9093")]
-DailyHours = Annotated[str, AfterValidator(check_hours), Kind("daily hours", "01:00-05:00")]
-Rule = Annotated[str, Kind("keep rule", "duration > 500ms")]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, no unknown key, no silent conversion."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class SiteSection(Section):
@@ -290,7 +226,7 @@ class ForwardSection(Section):
     bytes_per_second: Size | None = Field(
         default=None, ge=1, le=TIB, description="largest send rate in bytes; null is no limit"
     )
-    window: Annotated[tuple[DailyHours, ...], BeforeValidator(_one_or_more)] = Field(
+    window: Annotated[tuple[DailyHours, ...], BeforeValidator(one_or_more)] = Field(
         default=(),
         max_length=8,
         description=(
@@ -328,6 +264,27 @@ class RemoteWriteSection(Section):
     """A Prometheus remote-write receiver."""
 
     url: Url = Field(description="remote-write URL")
+
+
+class RetrainSection(Section):
+    """A webhook that starts a training: called at most once for each anomaly, and signed."""
+
+    url: Url = Field(description="https URL that is called; http on loopback only")
+    key_file: FilePath = Field(
+        description="file with the signing key: whsec_ and base64 of 24 to 64 bytes"
+    )
+    models: tuple[ModelName, ...] = Field(
+        default=(), max_length=1024, description="models for which it is called; empty: all"
+    )
+    kinds: tuple[Name, ...] = Field(
+        default=("drift",),
+        min_length=1,
+        max_length=32,
+        description="kinds of anomalies for which it is called",
+    )
+    severity: Literal["ticket", "page"] = Field(
+        default="ticket", description="least severity for which it is called"
+    )
 
 
 class ApiSection(Section):
@@ -429,6 +386,9 @@ class SiteConfig(Section):
     )
     alertmanagers: tuple[Url, ...] = Field(
         default=(), max_length=16, description="base URLs; every one gets every alert"
+    )
+    retrain: tuple[RetrainSection, ...] = Field(
+        default=(), max_length=8, description="webhooks that start a training"
     )
     api: ApiSection = Field(default_factory=ApiSection, description="API, metrics and console")
     measure: MeasureSection = Field(default_factory=MeasureSection, description="measurements")

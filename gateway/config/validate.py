@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from gateway.config.knobs import FROM_TEXT, Kind
 from gateway.config.marks import ROOT, Document, Path
 from gateway.config.rules import FindingRule
-from gateway.config.sections import FROM_TEXT, Kind
 from gateway.config.units import format_duration, format_rate, format_size
 
 # Each round takes at least one level out, and no file is deeper than this.

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
+from gateway.config.knobs import Duration, Kind, ModelName, Section, Size
 from gateway.config.rules import FindingRule
-from gateway.config.sections import Duration, Kind, Section, Size
 from gateway.config.site import Knob, describe
 from gateway.config.units import DAY, MINUTE, SECOND, TIB, parse_date, parse_rate
 from gateway.config.validate import fault, nearest, show
@@ -75,9 +75,6 @@ IndicatorField = Annotated[
         "bandwidth",
     ],
     BeforeValidator(_indicator),
-]
-ModelName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"), Kind("name", "damage-net")
 ]
 SloName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"), Kind("name", "latency")]
 Text = Annotated[str, Field(max_length=512)]

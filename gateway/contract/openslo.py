@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from gateway.config.knobs import Section
 from gateway.config.marks import ROOT
 from gateway.config.rules import FindingRule
-from gateway.config.sections import Section
 from gateway.config.units import format_duration
 from gateway.config.validate import show, validate
 from gateway.contract.form import INDICATORS, IndicatorField, SloForm

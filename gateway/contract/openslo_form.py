@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from gateway.config.sections import Section
+from gateway.config.knobs import Section
 
 API_VERSION: Final = "openslo/v1"
 TEXT_MAX: Final = 1050  # characters of a description, by the specification

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from gateway.config.knobs import ModelName, Section
 from gateway.config.marks import ROOT, Document
 from gateway.config.rules import FindingRule
-from gateway.config.sections import Section
 from gateway.config.site import Knob, describe, read_file
 from gateway.config.validate import nearest, validate
-from gateway.contract.form import ModelName, Text
+from gateway.contract.form import Text
 from gateway.contract.laws import OTHER_FEATURE
 from gateway.contract.schema import Contract, Cost
 from gateway.errors import Finding

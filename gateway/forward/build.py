@@ -1,8 +1,13 @@
-"""Make senders and windows from their section of the site file."""
+"""Make what sends from its part of the site file."""
 
-from gateway.config import ForwardSection
+import random
+
+from gateway.config import ForwardSection, SiteConfig
 from gateway.config.hours import Hours
+from gateway.forward.alertmanager import AlertSender
+from gateway.forward.alerts import AlertContext
 from gateway.forward.otlp_client import GrpcSender, HttpSender, Sender
+from gateway.forward.sender import Fetch, Forwarder, Mark
 from gateway.forward.windows import Windows
 
 
@@ -29,3 +34,25 @@ def make_windows(section: ForwardSection) -> Windows:
     return Windows(
         hours=[Hours.parse(text) for text in section.window], live_age_s=section.live_age
     )
+
+
+def make_forwarder(
+    section: ForwardSection, *, fetch: Fetch, mark: Mark, rng: random.Random
+) -> Forwarder:
+    """Make the sending side of one destination."""
+    return Forwarder(
+        section.name,
+        make_sender(section),
+        fetch=fetch,
+        mark=mark,
+        rng=rng,
+        bytes_per_second=section.bytes_per_second,
+        windows=make_windows(section),
+    )
+
+
+def make_alerts(config: SiteConfig, rng: random.Random) -> AlertSender:
+    """Make the sender to all Alertmanagers of a site."""
+    site = config.site
+    context = AlertContext(site=site.id, cluster=site.cluster, region=site.region)
+    return AlertSender(config.alertmanagers, context, rng=rng)

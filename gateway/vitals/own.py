@@ -16,6 +16,7 @@ DIVE_STATES: Final = (
     "expired",
     "refused",
 )
+CALL_ENDS: Final = ("delivered", "refused", "expired")
 STAGES: Final = ("wire", "inflated", "journal", "store", "forward")
 
 OWN: Final = (
@@ -106,6 +107,21 @@ OWN: Final = (
         labels=("state",),
         help="Deep dives by state.",
         known={"state": DIVE_STATES},
+    ),
+    Vital(
+        name="weir_retrain_calls_total",
+        type=COUNTER,
+        unit="",
+        labels=("state",),
+        help="Calls of retrain webhooks that came to an end, by which.",
+        known={"state": CALL_ENDS},
+    ),
+    Vital(
+        name="weir_retrain_waiting",
+        type=GAUGE,
+        unit="",
+        labels=(),
+        help="Calls of retrain webhooks that no receiver has taken yet.",
     ),
     Vital(
         name="weir_info",

@@ -40,6 +40,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "dives": 4,
     "declarations": 4,
     "deliveries": 4,
+    "retrain": 4,
     "measured": 4,
     "sources": 4,
     "reload": 4,
@@ -53,7 +54,7 @@ LEVELS: Final[Mapping[str, int]] = {
 # and what a person starts. Each may import those before it.
 JOINERS: Final = (
     *("pipeline", "recovery", "core", "rooms", "dives", "declarations", "deliveries"),
-    *("measured", "sources"),
+    *("retrain", "measured", "sources"),
     *("reload", "app", "demo", "terminal", "__main__"),
 )
 # Level 1 holds nouns without behaviour; they may name one another as long as there is no circle.

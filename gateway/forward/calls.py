@@ -1,0 +1,199 @@
+"""The calls of webhooks: one row for each hook and anomaly, kept over restarts.
+
+Law: a row is made once and never again, so that an anomaly that is told again, by an escalation or
+by a replay, makes no second call. A row goes from waiting to one end and stays there; the database
+refuses every step back, in whatever order changes reach it. Only rows of anomalies that are over
+are ever forgotten, the oldest first.
+
+Threads: `prepare`, `load` and `write` run in the storage thread, everything else on the event loop.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from gateway.batch import AnomalyId
+
+# Calls that are remembered; what waits and what is of an open anomaly is never forgotten.
+CALLS_MAX: Final = 4096
+# Calls that wait for one hook; a further one ends at once.
+WAITING_MAX: Final = 256
+
+SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS retrain_call (
+        hook TEXT NOT NULL, -- digest of the URL, which may hold a secret
+        anomaly TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        created_ns INTEGER NOT NULL,
+        changed_ns INTEGER NOT NULL,
+        error TEXT NOT NULL,
+        body TEXT NOT NULL, -- empty when nothing waits any more
+        PRIMARY KEY (hook, anomaly)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS retrain_total (
+        state TEXT PRIMARY KEY, calls INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+)
+
+Key = tuple[str, AnomalyId]
+
+
+class CallState(StrEnum):
+    """What became of a call."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # for good, by the receiver
+    EXPIRED = "expired"  # nobody took it in time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One anomaly for one hook.
+
+    Units: created_ns and changed_ns Unix nanoseconds; `attempts` are those that were answered or
+    failed.
+    """
+
+    hook: str
+    anomaly_id: AnomalyId
+    endpoint: str  # scheme, host and port only
+    created_ns: int
+    changed_ns: int
+    body: str
+    state: CallState = CallState.WAITING
+    attempts: int = 0
+    error: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Hook and anomaly."""
+        return self.hook, self.anomaly_id
+
+
+@dataclass(slots=True)
+class CallBook:
+    """All calls that are remembered, oldest first, and how many ever ended in which state.
+
+    `hooks` are those of all calls, `open` the anomalies that are not over; `unsaved` are calls that
+    are not in the database yet, `forgotten` those to be deleted there.
+    """
+
+    calls: dict[Key, Call] = field(default_factory=dict)
+    totals: Counter[CallState] = field(default_factory=Counter)
+    hooks: set[str] = field(default_factory=set)
+    open: set[AnomalyId] = field(default_factory=set)
+    unsaved: dict[Key, None] = field(default_factory=dict)
+    forgotten: list[Key] = field(default_factory=list)
+
+    def add(self, call: Call) -> None:
+        """Enter a new call, once."""
+        assert call.key not in self.calls
+        self.calls[call.key] = call
+        self.hooks.add(call.hook)
+        self.unsaved[call.key] = None
+        if call.state is not CallState.WAITING:
+            self.totals[call.state] += 1
+        if len(self.calls) > CALLS_MAX:
+            self._forget()
+
+    def change(self, call: Call) -> None:
+        """Take the newer state of a call that waited."""
+        assert self.calls[call.key].state is CallState.WAITING
+        self.calls[call.key] = call
+        if call.state is not CallState.WAITING:
+            self.totals[call.state] += 1
+
+    def waiting(self, hook: str | None = None) -> list[Call]:
+        """List the calls that wait, of one hook or of all, oldest first."""
+        return [
+            call
+            for call in self.calls.values()
+            if call.state is CallState.WAITING and hook in (None, call.hook)
+        ]
+
+    def of(self, anomaly_id: AnomalyId) -> list[Call]:
+        """List the calls of one anomaly, in the order of their hooks."""
+        keys = [(hook, anomaly_id) for hook in sorted(self.hooks)]
+        return [self.calls[key] for key in keys if key in self.calls]
+
+    def _forget(self) -> None:
+        ended = [
+            key
+            for key, call in self.calls.items()
+            if call.state is not CallState.WAITING
+            and call.anomaly_id not in self.open
+            and key not in self.unsaved
+        ]
+        for key in ended[: len(self.calls) - CALLS_MAX]:
+            del self.calls[key]
+            self.forgotten.append(key)
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Create the tables."""
+    for statement in SCHEMA:
+        connection.execute(statement)
+
+
+def write(
+    connection: sqlite3.Connection, calls: Iterable[Call], forgotten: Sequence[Key] = ()
+) -> None:
+    """Store calls as they are now, unless the database knows more; delete what is forgotten."""
+    for call in calls:
+        changed = connection.execute(
+            "INSERT INTO retrain_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (hook, anomaly) DO UPDATE SET state = excluded.state,"
+            " attempts = excluded.attempts, changed_ns = excluded.changed_ns,"
+            " error = excluded.error, body = excluded.body"
+            " WHERE state = 'waiting' AND attempts <= excluded.attempts",
+            (
+                call.hook,
+                call.anomaly_id,
+                call.endpoint,
+                call.state.value,
+                call.attempts,
+                call.created_ns,
+                call.changed_ns,
+                call.error,
+                call.body,
+            ),
+        ).rowcount
+        if changed == 1 and call.state is not CallState.WAITING:
+            connection.execute(
+                "INSERT INTO retrain_total VALUES (?, 1)"
+                " ON CONFLICT (state) DO UPDATE SET calls = calls + 1",
+                (call.state.value,),
+            )
+    connection.executemany("DELETE FROM retrain_call WHERE hook = ? AND anomaly = ?", forgotten)
+
+
+def load(connection: sqlite3.Connection) -> CallBook:
+    """Read the book."""
+    book = CallBook()
+    for row in connection.execute(
+        "SELECT hook, anomaly, endpoint, state, attempts, created_ns, changed_ns, error, body"
+        " FROM retrain_call ORDER BY created_ns, hook, anomaly"
+    ):
+        hook, anomaly, endpoint, state, attempts, created_ns, changed_ns, error, body = row
+        call = Call(
+            hook=hook,
+            anomaly_id=AnomalyId(anomaly),
+            endpoint=endpoint,
+            state=CallState(state),
+            attempts=attempts,
+            created_ns=created_ns,
+            changed_ns=changed_ns,
+            error=error,
+            body=body,
+        )
+        book.calls[call.key] = call
+        book.hooks.add(hook)
+    for state, count in connection.execute("SELECT state, calls FROM retrain_total"):
+        book.totals[CallState(state)] = count
+    return book
