@@ -285,7 +285,11 @@ class Bank:
         """Return log M of every bet after a tick."""
         shares, delta, phi = self._shares[rows], self.delta[rows], self.phi[rows]
         events = seen.sum(axis=1)[:, None]
-        fixed = (seen @ bets.log_factors.T - events * self._fees[rows]) / phi[:, None]
+        # BLAS adds up one row in another order than several, but a tick must not depend on which
+        # other streams end theirs with it.
+        several = np.concatenate((seen, seen)) if len(seen) == 1 else seen
+        won = (several @ bets.log_factors.T)[: len(seen)]
+        fixed = (won - events * self._fees[rows]) / phi[:, None]
         near, single = shares.astype(np.float32), seen.astype(np.float32)
         change = expected_change(self.ewma[rows], near)
         learned = np.concatenate((plug_in(change, near), smooth_plug_in(change, near)), axis=1)

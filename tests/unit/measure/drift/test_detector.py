@@ -267,24 +267,29 @@ def test_an_alarm_begins_the_evidence_anew() -> None:
     assert np.isneginf(bank.log_m[0]).all()
 
 
-def test_many_streams_step_like_each_one_alone() -> None:
+def test_a_stream_steps_to_the_same_bits_in_any_company() -> None:
+    streams = 7
     rng = np.random.default_rng(5)
-    baselines = [learned(seed) for seed in range(20, 25)]
-    together = Bank()
-    together.reserve(5)
-    alone = [armed(baseline, 0.1) for baseline in baselines]
-    for row, baseline in enumerate(baselines):
-        together.arm(row, baseline, 0.1, LOG_A)
-    for number in range(1, 6):
-        ticks = np.array([counted(rng.beta(8, 2, 40)) for _ in range(5)])
+    baselines = [learned(seed) for seed in range(20, 20 + streams)]
+    banks = [Bank(), Bank(), Bank()]
+    for bank in banks:
+        bank.reserve(streams)
+        for row, baseline in enumerate(baselines):
+            bank.arm(row, baseline, 0.02, LOG_A)
+    for number in range(1, 60):
+        ticks = np.array([counted(rng.beta(7.8, 2, 40)) for _ in range(streams)])
         coarse = np.array([each.coarse(tick) for each, tick in zip(baselines, ticks, strict=True)])
-        ends = np.full(5, number * TICK_NS)
-        together.step(np.arange(5), coarse, ends)
-        for bank, row in zip(alone, coarse, strict=True):
-            bank.step(np.zeros(1, dtype=np.int64), row[None], ends[:1])
-    for row, bank in enumerate(alone):
-        assert np.allclose(together.log_m[row], bank.log_m[0], rtol=1e-5)
-        assert np.array_equal(together.ewma[row], bank.ewma[0])
+        ends = np.full(streams, number * TICK_NS)
+        for bank, step in zip(banks, (streams, 1, 3), strict=True):
+            for first in range(0, streams, step):
+                some = slice(first, first + step)
+                bank.step(np.arange(streams)[some], coarse[some], ends[some])
+    rows = np.arange(streams)
+    states = [bank.state(rows) for bank in banks]
+    assert states[0]["evidence"].max() > 1
+    for other in states[1:]:
+        for name, array in states[0].items():
+            assert array.tobytes() == other[name].tobytes(), name
 
 
 def test_the_ewma_window_knows_its_effective_size() -> None:
