@@ -137,11 +137,17 @@ class Estimates:
             )
 
     def _overclaiming(self, at_ns: int) -> Iterator[Trouble]:
+        judged: dict[int, list[int]] = {}
         for group, contract, _ in self._judged(at_ns):
+            judged.setdefault(contract, []).append(group)
+        over = [
+            (group, contract)
+            for contract, groups in judged.items()
+            for group in self.tables.overclaiming(groups, contract, LABELS_MIN, OVERCLAIM_MAX)
+        ]
+        for group, contract in over:
             table = self.tables.recent(group)
             labelled = int(table.sum())
-            if labelled < LABELS_MIN:
-                continue
             gap = overclaim(table, self.tables.edges[contract])
             if not surely_above(gap, Estimated(value=0.0, variance=0.0), OVERCLAIM_MAX):
                 continue

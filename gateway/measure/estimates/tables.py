@@ -15,9 +15,9 @@ import numpy as np
 from gateway.contract.plan import Plan
 from gateway.measure.drift.grid import SCORE_BINS
 from gateway.measure.estimates.curve import RIGHT, WRONG, probabilities
+from gateway.measure.estimates.shape import middles
 from gateway.measure.estimates.wager import Wager
 from gateway.measure.groups import Groups
-from gateway.measure.labels.predictions import NO_SCORE
 from gateway.measure.labels.rules import Outcome
 from gateway.measure.labels.scores import grid_name, maybe_confidence
 from gateway.measure.settings import SECOND_NS
@@ -70,7 +70,7 @@ class Tables:
     def take(self, outcome: Outcome) -> None:
         """Count a prediction that a label was compared with."""
         group, score = outcome.group, outcome.score
-        if score == NO_SCORE:
+        if score >= SCORE_BINS:  # missing, odd or none
             return
         if group >= len(self.wagers):
             self._reserve(group + 1)
@@ -91,6 +91,23 @@ class Tables:
         """Return the table of the last one to two days. Shape: (SCORE_BINS, 2)."""
         total: Int64 = self.today[group] + self.before[group]
         return total
+
+    def overclaiming(
+        self, groups: list[int], contract: int, labels_min: int, tolerated: float
+    ) -> list[int]:
+        """Find the groups whose recent mean confidence is that far above their accuracy.
+
+        All are of one contract, and have `labels_min` recent labels; whether it is sure is for the
+        caller to say.
+        """
+        if len(self.edges[contract]) == 0:
+            return []
+        recent = self.today[groups] + self.before[groups]
+        labelled = recent.sum(axis=2)
+        over = labelled @ middles(self.edges[contract]) - recent[:, :, RIGHT].sum(axis=1)
+        total = labelled.sum(axis=1)
+        is_over = (total >= labels_min) & (over > tolerated * total)
+        return [group for group, each in zip(groups, is_over.tolist(), strict=True) if each]
 
     def state(self, groups: Groups) -> State:
         """Copy everything, by name."""

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from gateway.measure.estimates.curve import (
+    Curve,
     Interval,
     atc,
     calibration_error,
@@ -106,9 +107,10 @@ def _view(
     cbpe_now = atc_now = None
     disagrees = False
     table = None if reference is None else tables.total[reference]
-    reason = _maybe_reason(len(edges) > 0, table, counts)
-    if reason is None and table is not None:
-        cbpe_now, atc_now = cbpe(curve_of(table), counts), atc(table, counts)
+    curve = None if table is None else curve_of(table)
+    reason = _maybe_reason(len(edges) > 0, curve, counts)
+    if reason is None and table is not None and curve is not None:
+        cbpe_now, atc_now = cbpe(curve, counts), atc(table, counts)
         disagrees = disagree(cbpe_now, atc_now, int(table.sum()), int(counts.sum()))
     entropy = None
     if classes is not None and classes.any():
@@ -134,15 +136,15 @@ def _view(
     )
 
 
-def _maybe_reason(has_confidence: bool, table: Int64 | None, counts: Int64) -> NoEstimate | None:
+def _maybe_reason(has_confidence: bool, curve: Curve | None, counts: Int64) -> NoEstimate | None:
     """Say why there is no estimate, None when there is one."""
     if not has_confidence:
         return NoEstimate.NO_CONFIDENCE
-    if table is None:
+    if curve is None:
         return NoEstimate.FEW_LABELS
     if not counts.any():
         return NoEstimate.NO_WINDOW
-    return NoEstimate.OUTSIDE if curve_of(table).outside(counts) > OUTSIDE_MAX else None
+    return NoEstimate.OUTSIDE if curve.outside(counts) > OUTSIDE_MAX else None
 
 
 def _contradicted(estimates: Estimates, group: int) -> bool | None:

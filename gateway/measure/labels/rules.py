@@ -87,7 +87,8 @@ class Due:
 class Outcome:
     """A prediction whose truth has come, for the first time or anew.
 
-    `score` may be NO_SCORE; `was_right` is what the label said that it had before, None for none.
+    `score` is its confidence, see `scores`; `was_right` is what the label that it had before said,
+    None for none.
     """
 
     group: int

@@ -1,8 +1,8 @@
 """Keep how sure a model was of a prediction, until its label comes.
 
-Law: a score is the bin of the confidence on the grid on which its stream counts it, one byte; it is
-NO_SCORE where the contract has no confidence, or the inference gave none that the grid has. A bin
-means the same as long as the grid has the same name.
+Law: a score is the bin of the confidence on the grid on which its stream counts it, one byte: below
+SCORE_BINS, or above for a confidence that is missing or odd; NO_SCORE where the contract has none.
+A bin means the same as long as the grid has the same name.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from gateway.batch import Batch
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Contract, Role, Signal
-from gateway.measure.drift.grid import SCORE_BINS, Grid, GridKind
+from gateway.measure.drift.grid import Grid, GridKind
 from gateway.measure.drift.lanes import Lane, LaneKey, maybe_grid
 from gateway.measure.labels.predictions import NO_SCORE
 from gateway.measure.state import Int64
@@ -60,6 +60,4 @@ def scores(
         return np.full(size, NO_SCORE, dtype=np.uint8)
     counted = (each for mine, each in zip(lanes, bins, strict=True) if mine.key == lane.key)
     found = next(counted, None)
-    of_rows = (lane.bins(batch, rows) if found is None else found).astype(np.uint8)
-    of_rows[of_rows >= SCORE_BINS] = NO_SCORE
-    return of_rows
+    return (lane.bins(batch, rows) if found is None else found).astype(np.uint8)

@@ -47,7 +47,8 @@ def story(seed: int, count: int = 3_000) -> list[Outcome]:
             made.append(outcome(old.group, old.score, not old.is_right, at_ns, old.is_right))
             continue
         group, score = int(rng.integers(3)), int(rng.integers(128))
-        score = NO_SCORE if rng.random() < 0.1 else score
+        # Missing, odd or without a confidence.
+        score = int(rng.choice([128, 129, NO_SCORE])) if rng.random() < 0.1 else score
         made.append(outcome(group, score, bool(rng.random() < score / 128), at_ns))
         changeable.append(made[-1])
     return made
@@ -73,7 +74,7 @@ def test_tables_equal_a_recount(seed: int) -> None:
     recent: Counter[tuple[int, int, int]] = Counter()
     last_day = outcomes[-1].arrival_ns // DAY_NS
     for each in outcomes:
-        if each.score == NO_SCORE:
+        if each.score >= 128:
             continue
         total[each.group, each.score, 1 - each.is_right] += 1
         if each.was_right is not None:

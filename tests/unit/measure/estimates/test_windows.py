@@ -161,3 +161,6 @@ def test_two_sites_add_by_stream_and_generation(seed: int, behind: int) -> None:
             both.streams.reset(number, counts, np.zeros_like(counts))
         both.windows.restore(state)
         both.check()
+        # What was current where the site was behind leaves with the next generation.
+        both.turn(START_NS + GENERATION_NS)
+        both.check()
