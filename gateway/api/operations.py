@@ -100,7 +100,7 @@ class EstimatedState:
     `reference` is the version whose labels it is judged by, `labelled_events` are their count.
     `reason` says why there is neither `cbpe` nor `atc_ratio`, `class_prior_reason` why there is no
     `class_prior`. `disagreement` says that the two surely differ, `contradicted` that recent labels
-    are surely not what earlier ones led to expect, None where too few can tell.
+    are not what earlier ones led to expect, None where too few can tell.
     """
 
     assumption: str

@@ -18,7 +18,7 @@ from gateway.measure.estimates.curve import (
 )
 from gateway.measure.estimates.estimates import LABELS_MIN, Estimates
 from gateway.measure.estimates.prior import NoPrior, class_prior
-from gateway.measure.estimates.shape import SURE_SD, Shape, entropy_of, maybe_shape
+from gateway.measure.estimates.shape import Shape, entropy_of, maybe_shape
 from gateway.measure.estimates.tables import maybe_reference
 from gateway.measure.estimates.wager import LOG_BOUND, Wager
 from gateway.measure.labels.accuracy import CLASSES_MAX
@@ -27,6 +27,8 @@ from gateway.measure.state import Int64
 ASSUMPTION: Final = "assumes P(correct | confidence) is stable"
 # Share of a window that may lie where no label has ever been.
 OUTSIDE_MAX: Final = 0.1
+# Standard errors by which recent labels contradict the others: by chance, one look of 370.
+CONTRADICTED_SD: Final = 3.0
 
 
 class NoEstimate(StrEnum):
@@ -59,7 +61,7 @@ class EstimateView:
 
     `reference` is the version whose labels it is judged by. Exactly one of `cbpe` and `reason` is
     there, and one of `prior` and `no_prior`. `is_contradicted` says that labels of the last one to
-    two days are surely not what those before them led to expect; None where too few can tell.
+    two days are not what those before them led to expect; None where too few can tell.
     """
 
     model: str
@@ -157,7 +159,7 @@ def _contradicted(estimates: Estimates, group: int) -> bool | None:
     right, wrong = recent.sum(axis=0).tolist()
     expected = cbpe(curve_of(older), recent.sum(axis=1))
     distance = abs(expected.value - right / (right + wrong))
-    return bool(distance > SURE_SD * expected.variance**0.5)
+    return bool(distance > CONTRADICTED_SD * expected.variance**0.5)
 
 
 def _prior(
