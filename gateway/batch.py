@@ -248,6 +248,8 @@ class AnomalyKind(StrEnum):
     ROLLOUT = "rollout"  # a rollout spends its share of the error budget
     COST = "cost"  # inferences cost more than was planned
     BANDWIDTH = "bandwidth"  # more bytes leave than was planned
+    MISCALIBRATION = "calibration"  # a model is not as often right as it says
+    OVERCONFIDENCE = "overconfidence"  # confidence hides that a model got worse
 
 
 class Severity(StrEnum):

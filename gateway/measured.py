@@ -14,6 +14,7 @@ from gateway.measure import Snapshot
 from gateway.measure.devices.devices import NO_DELAY
 from gateway.measure.devices.hosts import HostView
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.estimates.views import ASSUMPTION, EstimateView
 from gateway.measure.labels.accuracy import Estimate
 from gateway.measure.snapshot import BaselineState, SeriesView, SignalView, SloView
 
@@ -106,7 +107,9 @@ def _devices(
 
 
 def _accuracy(found: Snapshot) -> Iterator[ops.AccuracyState]:
+    estimates = {(each.model, each.version): each for each in found.operations.estimates}
     for each in found.operations.labels.accuracy:
+        estimate = estimates.get((each.model, each.version))
         yield ops.AccuracyState(
             model=each.model,
             version=each.version,
@@ -119,7 +122,40 @@ def _accuracy(found: Snapshot) -> Iterator[ops.AccuracyState]:
                 ops.Pair(predicted=pair.predicted, label=pair.label, count=pair.count)
                 for pair in each.pairs
             ),
+            estimated=None if estimate is None else _estimated(estimate),
         )
+
+
+def _estimated(found: EstimateView) -> ops.EstimatedState:
+    cbpe, window, calibration = found.cbpe, found.window, found.calibration
+    return ops.EstimatedState(
+        assumption=ASSUMPTION,
+        reference=found.reference,
+        labelled_events=found.labelled,
+        window_events=0 if window is None else window.events,
+        reason=found.reason,
+        cbpe=None
+        if cbpe is None
+        else ops.EstimatedAccuracy(
+            accuracy_ratio=cbpe.value, low_ratio=cbpe.low, high_ratio=cbpe.high
+        ),
+        atc_ratio=found.atc,
+        disagreement=found.disagrees,
+        contradicted=found.is_contradicted,
+        class_prior=found.prior,
+        class_prior_reason=found.no_prior,
+        mean_confidence_ratio=None if window is None else window.mean,
+        saturated_ratio=None if window is None else window.saturated,
+        low_confidence_ratio=None if window is None else window.unsure,
+        class_entropy_nats=found.class_entropy_nats,
+        calibration=ops.Calibration(
+            log_evidence=calibration.evidence,
+            log_evidence_bound=calibration.bound,
+            surplus_ratio=calibration.surplus,
+            error_ratio=calibration.error,
+            alarm=calibration.is_alarmed,
+        ),
+    )
 
 
 def _estimate(found: Estimate | None) -> ops.Estimate | None:

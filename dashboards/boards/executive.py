@@ -113,13 +113,19 @@ ACCURACY: Final = Panel(
     kind="timeseries",
     title="Accuracy",
     description="Share of right answers among those labelled in 30 days, between the ends of its "
-    "95 % interval. A wide interval has few labels; versions differ when theirs do not overlap.",
+    "95 % interval. A wide interval has few labels; versions differ when theirs do not overlap. "
+    "Between labels: what confidence says, as long as it means what it meant.",
     unit="percentunit",
     targets=[
         Target(
             expression=f"max by (model, version, bound) (weir_accuracy_ratio{{{MODEL}}})",
             legend="{{model}} {{version}} {{bound}}",
-        )
+        ),
+        Target(
+            expression="max by (model, version) "
+            f'(weir_estimated_accuracy_ratio{{bound="estimate", {MODEL}}})',
+            legend="{{model}} {{version}} by confidence",
+        ),
     ],
     width=12,
 )

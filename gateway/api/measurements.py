@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.api.declared import RolloutsStatus
+from gateway.api.operations import EstimatedState
 from gateway.api.sources import MeasureSnapshot, Sample
 
 DEVICES_MAX: Final = 1_000  # the API lists all
@@ -126,9 +127,28 @@ def _labels(snapshot: MeasureSnapshot) -> Iterator[Sample]:
                 labels={"model": each.model, "version": each.version, "bound": bound},
                 value=value,
             )
+    for each in snapshot.accuracy:
+        if each.estimated is not None:
+            yield from _estimated(each.model, each.version, each.estimated)
     for result, count in snapshot.counts.labels.items():
         yield Sample(name="weir_labels_total", labels={"result": result}, value=count)
     yield Sample(name="weir_labels_waiting", value=snapshot.counts.labels_waiting)
+
+
+def _estimated(model: str, version: str, found: EstimatedState) -> Iterator[Sample]:
+    labels = {"model": model, "version": version}
+    if found.cbpe is not None:
+        for bound, value in (
+            ("estimate", found.cbpe.accuracy_ratio),
+            ("low", found.cbpe.low_ratio),
+            ("high", found.cbpe.high_ratio),
+        ):
+            yield Sample(
+                name="weir_estimated_accuracy_ratio", labels={**labels, "bound": bound}, value=value
+            )
+    if found.calibration.error_ratio is not None:
+        evidence = found.calibration.log_evidence
+        yield Sample(name="weir_calibration_log_evidence", labels=labels, value=evidence)
 
 
 def _costs(snapshot: MeasureSnapshot) -> Iterator[Sample]:

@@ -69,6 +69,59 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatedAccuracy:
+    """An accuracy that no label has told yet, and its 95 % interval."""
+
+    accuracy_ratio: float
+    low_ratio: float
+    high_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Whether a version is as often right as it says.
+
+    `log_evidence` is a natural logarithm; from `log_evidence_bound` on the version counts as
+    miscalibrated. `surplus_ratio` is how much more often it was right than it said lately.
+    `error_ratio` is the expected calibration error.
+    """
+
+    log_evidence: float
+    log_evidence_bound: float
+    surplus_ratio: float
+    error_ratio: float | None
+    alarm: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatedState:
+    """How good one version probably is now, by its confidence of the last ten to twenty minutes.
+
+    `reference` is the version whose labels it is judged by, `labelled_events` are their count.
+    `reason` says why there is neither `cbpe` nor `atc_ratio`, `class_prior_reason` why there is no
+    `class_prior`. `disagreement` says that the two surely differ, `contradicted` that recent labels
+    are not what earlier ones led to expect, None where too few can tell.
+    """
+
+    assumption: str
+    reference: str | None
+    labelled_events: int
+    window_events: int
+    reason: str | None
+    cbpe: EstimatedAccuracy | None
+    atc_ratio: float | None
+    disagreement: bool
+    contradicted: bool | None
+    class_prior: Mapping[str, float] | None
+    class_prior_reason: str | None
+    mean_confidence_ratio: float | None
+    saturated_ratio: float | None
+    low_confidence_ratio: float | None
+    class_entropy_nats: float | None
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyState:
     """How often one version was right; windows are by the time of the inference."""
 
@@ -80,6 +133,7 @@ class AccuracyState:
     month: Estimate | None
     all_time: Estimate | None
     confusion: tuple[Pair, ...]
+    estimated: EstimatedState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,11 +38,15 @@ ALERT_NAMES: Final = {
     AnomalyKind.ROLLOUT: "WeirRollout",
     AnomalyKind.COST: "WeirCost",
     AnomalyKind.BANDWIDTH: "WeirBandwidth",
+    AnomalyKind.MISCALIBRATION: "WeirCalibration",
+    AnomalyKind.OVERCONFIDENCE: "WeirOverconfidence",
 }
 SUBJECT_LABELS: Final = {
     AnomalyKind.DRIFT: "signal",
     AnomalyKind.SLO_BURN: "slo",
     AnomalyKind.ROLLOUT: "rollout",
+    AnomalyKind.MISCALIBRATION: "version",
+    AnomalyKind.OVERCONFIDENCE: "version",
 }
 SUBJECT: Final = "subject"
 

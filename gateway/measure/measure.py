@@ -365,8 +365,8 @@ class Measure:
                 self.streams.open_series(index, contract, *names, learn=False)
         self.latency.restore(part("latency", state))
         self.objectives.restore(part("objectives", state))
-        self.operations.restore(part("operations", state))
         load_streams(self.streams, part("streams", state))
+        self.operations.restore(part("operations", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):
             # A merged state has no rows: they belong to the site that saw them.

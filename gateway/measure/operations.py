@@ -24,6 +24,9 @@ from gateway.measure.devices.health import Health
 from gateway.measure.devices.runs import Runs
 from gateway.measure.drift.promote import maybe_promote
 from gateway.measure.drift.streams import Streams
+from gateway.measure.estimates import estimates
+from gateway.measure.estimates.estimates import Estimates
+from gateway.measure.estimates.tables import Tables
 from gateway.measure.labels import state as labelstate
 from gateway.measure.labels.labels import Labels
 from gateway.measure.rollouts import state as rolloutstate
@@ -66,7 +69,7 @@ class Urgent:
 
 
 class Operations:
-    """Devices, rollouts, labels and meters of a plan."""
+    """Devices, rollouts, labels, estimates and meters of a plan."""
 
     def __init__(
         self,
@@ -86,7 +89,9 @@ class Operations:
         self.health = Health(plan, self.devices)
         self.causes = Causes(plan)
         self.rollouts = Rollouts(plan, objectives, series)
-        self.labels = Labels(plan, settings.labels_max)
+        tables = Tables(plan)
+        self.labels = Labels(plan, settings.labels_max, tables.take)
+        self.estimates = Estimates(plan, streams, self.labels, tables)
         self.meters = Meters(plan)
         self.unusable: Counter[str] = Counter()  # declarations, by reason
 
@@ -201,6 +206,7 @@ class Operations:
         self.devices.turn(now_ns)
         self.health.turn(now_ns)
         self.causes.turn(now_ns)
+        self.estimates.turn(now_ns)
 
     def judged(self, at_ns: int) -> None:
         """Move everything to where it is when a slot is judged."""
@@ -231,6 +237,7 @@ class Operations:
             *self.health.troubles(at_ns),
             *self.rollouts.troubles(at_ns),
             *self.meters.troubles(at_ns),
+            *self.estimates.troubles(at_ns),
         ]
 
     def state(self) -> State:
@@ -242,18 +249,20 @@ class Operations:
             **prefixed("causes", self.causes.state()),
             **prefixed("rollouts", rolloutstate.save(self.rollouts)),
             **prefixed("labels", labelstate.save(self.labels)),
+            **prefixed("estimates", self.estimates.state()),
             **prefixed("meters", self.meters.state()),
             "unusable": pack_json(dict(self.unusable)),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Put everything back, after the objectives and the series."""
+        """Put everything back, after the objectives, the series and the streams."""
         self.devices.restore(part("devices", state))
         self.freshness.restore(part("freshness", state))
         self.health.restore(part("health", state))
         self.causes.restore(part("causes", state))
         rolloutstate.load(self.rollouts, part("rollouts", state))
         labelstate.load(self.labels, part("labels", state))
+        self.estimates.restore(part("estimates", state))
         self.meters.restore(part("meters", state))
         self.unusable = Counter(unpack_json(state["unusable"]))
 
@@ -265,6 +274,7 @@ _PARTS: Final[Mapping[str, Callable[[Mapping[str, Array], Mapping[str, Array]], 
     "causes": causes.merge,
     "rollouts": rolloutstate.merge,
     "labels": labelstate.merge,
+    "estimates": estimates.merge,
     "meters": meters.merge,
 }
 

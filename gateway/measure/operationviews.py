@@ -1,4 +1,4 @@
-"""What is shown of devices, rollouts, labels and meters: plain copies, None for no value."""
+"""What is shown of devices, rollouts, labels, estimates, meters: copies, None for no value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from gateway.measure.devices.causes import CausesView
 from gateway.measure.devices.freshness import FreshnessView
 from gateway.measure.devices.health import LoadsView
 from gateway.measure.devices.hosts import HostView
+from gateway.measure.estimates.views import EstimateView, estimate_views
 from gateway.measure.labels.views import LabelsView, labels_view
 from gateway.measure.operations import Operations
 from gateway.measure.rollouts.views import RolloutsView, rollouts_view
@@ -28,6 +29,7 @@ class OperationsView:
     latched: tuple[str, ...]
     rollouts: RolloutsView
     labels: LabelsView
+    estimates: tuple[EstimateView, ...]
     meters: MetersView
     unusable: Mapping[str, int]
 
@@ -44,6 +46,7 @@ def operations_view(operations: Operations, now_ns: int) -> OperationsView:
         latched=health.integrity.latched,
         rollouts=rollouts_view(operations.rollouts, now_ns),
         labels=labels_view(operations.labels),
+        estimates=estimate_views(operations.estimates),
         meters=meters_view(operations.meters, now_ns),
         unusable=dict(operations.unusable),
     )

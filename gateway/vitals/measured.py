@@ -147,6 +147,21 @@ MEASURED: Final = (
         help="Share of right answers among those labelled in 30 days, with its 95 % interval.",
     ),
     Vital(
+        name="weir_estimated_accuracy_ratio",
+        type=GAUGE,
+        unit="ratio",
+        labels=("model", "version", "bound"),
+        help="Accuracy that confidence of the last ten to twenty minutes suggests, with its 95 % "
+        "interval; assumes that P(correct | confidence) is stable.",
+    ),
+    Vital(
+        name="weir_calibration_log_evidence",
+        type=GAUGE,
+        unit="",
+        labels=("model", "version"),
+        help="Natural logarithm of the evidence that a model is not as often right as it says.",
+    ),
+    Vital(
         name="weir_labels_total",
         type=COUNTER,
         unit="",

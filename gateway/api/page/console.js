@@ -192,10 +192,16 @@ function interval(found) {
 function drawAccuracy(page) {
   const within = (found) => (found === null ? "–" : percent(found.accuracy_ratio, 1) + " (" +
     (100 * found.low_ratio).toFixed(1) + "–" + (100 * found.high_ratio).toFixed(1) + ")");
+  // What labels have not told yet; a mark where a flag says that it may be wrong.
+  const estimated = (found) => (found === null ? "–" : make("span", {
+    class: found.contradicted || found.calibration.alarm ? "warn" : null,
+    title: found.reason ?? found.assumption }, within(found.cbpe)));
   fill("accuracy", page.items.length ? [table(
-    ["model", "version", "right#", "wrong#", "24 h#", "30 days#", "95 % interval"],
+    ["model", "version", "right#", "wrong#", "24 h#", "30 days#", "95 % interval",
+      "by confidence#"],
     page.items.slice(0, LIST_MAX).map((a) => [a.model, a.version, count(a.right), count(a.wrong),
-      within(a.day), within(a.month), a.month === null ? "" : interval(a.month)]))] : [],
+      within(a.day), within(a.month), a.month === null ? "" : interval(a.month),
+      estimated(a.estimated)]))] : [],
   "No label has met its inference yet.");
 }
 

@@ -17,7 +17,7 @@ Cost: inferences are appended to columns, and hashed when the first label or dea
 calls of `turn` do what the later one alone does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,7 @@ from gateway.contract.plan import Plan
 from gateway.measure.drift.lanes import Lane
 from gateway.measure.groups import Groups
 from gateway.measure.labels.accuracy import Accuracy
+from gateway.measure.labels.answers import answers
 from gateway.measure.labels.classes import plain_text
 from gateway.measure.labels.predictions import (
     ANY_CONTRACT,
@@ -34,12 +35,23 @@ from gateway.measure.labels.predictions import (
     NEVER_NS,
     NO_LABEL,
     NO_PREDICTION,
+    NO_SCORE,
     OVERDUE,
     RANDOM_MASK,
     Predictions,
     is_kept,
 )
-from gateway.measure.labels.rules import LAG_EDGES_S, Due, Fate, Lag, Mark, Rule, Told, rule_of
+from gateway.measure.labels.rules import (
+    LAG_EDGES_S,
+    Due,
+    Fate,
+    Lag,
+    Mark,
+    Outcome,
+    Rule,
+    Told,
+    rule_of,
+)
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64
 from gateway.tables import UInt64
@@ -53,9 +65,18 @@ _NO_RULE: Final = -2
 
 
 class Labels:
-    """All labels of a plan. Units: labels_max rows of predictions."""
+    """All labels of a plan. Units: labels_max rows of predictions.
 
-    def __init__(self, plan: Plan, labels_max: int = LABELS_MAX) -> None:
+    `joined` hears of every prediction that a label is compared with.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        labels_max: int = LABELS_MAX,
+        joined: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
+        self._tell_joined = joined
         self.rules: dict[int, Rule] = {
             index: rule_of(plan, index, contract, contract.labels)
             for index, contract in enumerate(plan.contracts)
@@ -117,6 +138,7 @@ class Labels:
             rows = picked if rows is None else rows[picked]
             bins = [each[picked] for each in bins]
             at = rows
+        code, score = answers(self.rules, batch, rows, contract, lanes, bins)
         self._append(
             batch.spans["trace_hi"][at],
             lo,
@@ -124,7 +146,8 @@ class Labels:
             series=series,
             names=names,
             event_ns=event_ns,
-            code=self._codes(batch, rows, contract, lanes, bins),
+            code=code,
+            score=score,
         )
 
     def predicted(
@@ -137,14 +160,23 @@ class Labels:
         names: Sequence[tuple[str, str]],
         event_ns: Int64,
         code: Array,
+        score: Array | None = None,
     ) -> None:
         """Keep predictions whose codes are known. Shape: all (rows,), names (series,)."""
+        score = np.full(len(lo), NO_SCORE, dtype=np.uint8) if score is None else score
         picked = self._wanted(lo, contract)
         if picked is not None:
             hi, lo, contract, series = hi[picked], lo[picked], contract[picked], series[picked]
-            event_ns, code = event_ns[picked], code[picked]
+            event_ns, code, score = event_ns[picked], code[picked], score[picked]
         self._append(
-            hi, lo, contract=contract, series=series, names=names, event_ns=event_ns, code=code
+            hi,
+            lo,
+            contract=contract,
+            series=series,
+            names=names,
+            event_ns=event_ns,
+            code=code,
+            score=score,
         )
 
     def _wanted(self, lo: UInt64, contract: Int64) -> Int64 | None:
@@ -175,39 +207,20 @@ class Labels:
         names: Sequence[tuple[str, str]],
         event_ns: Int64,
         code: Array,
+        score: Array,
     ) -> None:
         if len(lo) and int(event_ns.min()) <= self.judged_ns - self._kept_ns_min:
             kept = event_ns > self.judged_ns - self._kept_ns[contract]
             self.too_old += int(len(kept) - np.count_nonzero(kept))
             hi, lo, contract, series = hi[kept], lo[kept], contract[kept], series[kept]
-            event_ns, code = event_ns[kept], code[kept]
+            event_ns, code, score = event_ns[kept], code[kept], score[kept]
         if len(lo) == 0:
             return
         group = self.groups.find(contract, series, names)
         self.accuracy.reserve(len(self.groups))
         due_ns = event_ns + self._first_end_ns[contract]
-        self.predictions.append(hi, lo, group, due_ns, code)
+        self.predictions.append(hi, lo, group, due_ns, code, score)
         self.peaks[0] = max(self.peaks[0], self.predictions.threshold)
-
-    def _codes(
-        self,
-        batch: Batch,
-        rows: Int64 | None,
-        contract: Int64,
-        lanes: Sequence[Lane],
-        bins: Sequence[Int64],
-    ) -> Array:
-        if len(self.rules) == 1:
-            (rule,) = self.rules.values()
-            return rule.classes.codes(batch, rows, lanes, bins)
-        codes = np.full(len(contract), NO_PREDICTION, dtype=np.int32)
-        every = np.arange(len(batch.spans)) if rows is None else rows
-        for index, rule in self.rules.items():
-            mine = np.flatnonzero(contract == index)
-            if len(mine):
-                some = [each[mine] for each in bins]
-                codes[mine] = rule.classes.codes(batch, every[mine], lanes, some)
-        return codes
 
     def label(
         self, hi: int, lo: int, value: str | float | bool, arrival_ns: int, model: str = ""
@@ -310,6 +323,16 @@ class Labels:
                         label=label,
                         by=by,
                     )
+            self._tell_joined(
+                Outcome(
+                    group=group,
+                    contract=rule.contract,
+                    score=int(table.score[row]),
+                    is_right=predicted == code,
+                    was_right=None if before == NO_LABEL else predicted == before,
+                    arrival_ns=arrival_ns,
+                )
+            )
         if before != NO_LABEL:
             return Fate.CHANGED
         return Fate.NO_PREDICTION if predicted == NO_PREDICTION else Fate.COUNTED

@@ -34,6 +34,7 @@ CODE_MAX: Final = (1 << 31) - 1
 OVERDUE: Final = 254
 GONE: Final = 255
 NEVER_GOOD: Final = 255
+NO_SCORE: Final = 255
 ANY_CONTRACT: Final = -1
 
 PROBES_MAX: Final = 64
@@ -52,6 +53,7 @@ _COLUMNS: Final[Mapping[str, type]] = {
     "label": np.int32,
     "stage": np.uint8,
     "good_from": np.uint8,
+    "score": np.uint8,
 }
 ROW_BYTES: Final = sum(np.dtype(each).itemsize for each in _COLUMNS.values())
 
@@ -67,7 +69,8 @@ class Predictions:
 
     Shape: columns (rows,), of which the first `count` are used. Units: due_ns is the next time at
     which something is to be done about a row, NEVER_NS for none. `label` is NO_LABEL until one
-    came; `good_from` is the first stage whose deadline the label kept, NEVER_GOOD if none.
+    came; `good_from` is the first stage whose deadline the label kept, NEVER_GOOD if none; `score`
+    is the bin of the confidence, NO_SCORE if none.
     """
 
     hi: UInt64
@@ -78,6 +81,7 @@ class Predictions:
     label: Array
     stage: Array
     good_from: Array
+    score: Array
 
     def __init__(self, groups: Groups, rows_max: int) -> None:
         self._groups = groups
@@ -100,9 +104,18 @@ class Predictions:
         """Share of traces that are kept."""
         return (RANGE - self.threshold) / RANGE
 
-    def append(self, hi: UInt64, lo: UInt64, group: Int64, due_ns: Int64, code: Array) -> None:
-        """Add rows that reach the threshold. Shape: all (rows,)."""
+    def append(
+        self,
+        hi: UInt64,
+        lo: UInt64,
+        group: Int64,
+        due_ns: Int64,
+        code: Array,
+        score: Array | None = None,
+    ) -> None:
+        """Add rows that reach the threshold, without scores for None. Shape: all (rows,)."""
         columns = {"hi": hi, "lo": lo, "group": group, "due_ns": due_ns, "code": code}
+        columns["score"] = np.full(len(lo), NO_SCORE, np.uint8) if score is None else score
         if self.count + len(lo) > self.rows_max:
             self._make_room(lo)
             kept = is_kept(lo, self.threshold)
@@ -310,6 +323,9 @@ class Predictions:
             return
         self.threshold, self.appended = state["numbers"].tolist()
         for name, kind in _COLUMNS.items():
-            setattr(self, name, state[name].astype(kind, copy=True))
+            if name in state:
+                setattr(self, name, state[name].astype(kind, copy=True))
         self.count = len(self.lo)
+        if "score" not in state:  # an older state
+            self.score = np.full(self.count, NO_SCORE, dtype=np.uint8)
         self.rest()

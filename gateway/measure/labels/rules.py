@@ -9,8 +9,10 @@ from typing import Final, Protocol
 
 from gateway.contract.plan import Plan
 from gateway.contract.schema import Contract, Indicator, LabelRule
+from gateway.measure.drift.lanes import Lane
 from gateway.measure.labels.classes import Classes, classes_of
 from gateway.measure.labels.predictions import RANGE
+from gateway.measure.labels.scores import maybe_confidence
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Int64
 from gateway.tables import Bool
@@ -51,12 +53,13 @@ class Rule:
 
     Units: ends_ns are the deadlines after an inference, ascending, the last one that of the
     contract itself, and slos the objectives that each one is of; expected is the least randomness
-    of a trace that owes a label.
+    of a trace that owes a label; confidence is where it is counted how sure the model was.
     """
 
     contract: int
     model: str
     classes: Classes
+    confidence: Lane | None
     ends_ns: tuple[int, ...]
     slos: tuple[tuple[str, ...], ...]
     expected: int
@@ -78,6 +81,22 @@ class Due:
     slos: tuple[str, ...]
     event_ns: Int64
     bad: Bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A prediction whose truth has come, for the first time or anew.
+
+    `score` is its confidence, see `scores`; `was_right` is what the label that it had before said,
+    None for none.
+    """
+
+    group: int
+    contract: int
+    score: int
+    is_right: bool
+    was_right: bool | None
+    arrival_ns: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,6 +131,7 @@ def rule_of(plan: Plan, index: int, contract: Contract, labels: LabelRule) -> Ru
         contract=index,
         model=contract.model,
         classes=classes_of(contract, signal, plan.slot_of[signal.attribute]),
+        confidence=maybe_confidence(contract, plan),
         ends_ns=tuple(sorted(slos)),
         slos=tuple(tuple(slos[end_ns]) for end_ns in sorted(slos)),
         expected=threshold_of(labels.expect),

@@ -20,10 +20,12 @@ from gateway.measure.labels.predictions import (
     GONE,
     NEVER_GOOD,
     NO_LABEL,
+    NO_SCORE,
     OVERDUE,
     UNSEEN_CLASS,
 )
 from gateway.measure.labels.rules import LAG_EDGES_S, Fate, Rule
+from gateway.measure.labels.scores import grid_name
 from gateway.measure.state import (
     Array,
     Int64,
@@ -60,6 +62,7 @@ def save(labels: Labels) -> State:
         "counters": np.array([getattr(labels, name) for name in _COUNTERS], dtype=np.int64),
         "clock": np.array([labels.judged_ns, labels.joined, *labels.peaks], dtype=np.int64),
         "forms": pack_json([_form(rule) for rule in rules]),
+        "grids": pack_json([grid_name(rule.confidence) for rule in rules]),
         "waiting": pack_json(waiting),
         **prefixed("predictions", labels.predictions.state()),
         **prefixed("accuracy", labels.accuracy.state(len(labels.groups), _namer(labels))),
@@ -108,6 +111,8 @@ def load(labels: Labels, state: Mapping[str, Array]) -> None:
         return  # a merged state
     _load_waiting(labels, unpack_json(state["waiting"]))
     _translate(labels, models, unpack_json(state["forms"]))
+    if "grids" in state:
+        _regrid(labels, models, unpack_json(state["grids"]))
 
 
 def _load_waiting(labels: Labels, waiting: Sequence[Sequence[Any]]) -> None:
@@ -136,6 +141,16 @@ def _translate(labels: Labels, models: Sequence[str], forms: Sequence[Mapping[st
     if not kept.all():
         table.keep(kept)
     table.rest()
+
+
+def _regrid(labels: Labels, models: Sequence[str], grids: Sequence[str]) -> None:
+    """Forget scores whose grid the contract has no more."""
+    table = labels.predictions
+    contract = labels.groups.contract[table.group[: table.count]]
+    for model, name in zip(models, grids, strict=True):
+        rule = labels.rule_of_model.get(model)
+        if rule is not None and grid_name(rule.confidence) != name:
+            table.score[: table.count][contract == rule.contract] = NO_SCORE
 
 
 def _recode(labels: Labels, rule: Rule, form: Mapping[str, Any], rows: Int64) -> Bool:

@@ -13,9 +13,12 @@ import pytest
 from gateway.api.operations import (
     AccuracyState,
     BandwidthState,
+    Calibration,
     CostPart,
     CostState,
     Estimate,
+    EstimatedAccuracy,
+    EstimatedState,
 )
 from gateway.api.sources import MeasureSnapshot
 from tests.unit.api.declared import ROLLOUT
@@ -40,6 +43,30 @@ ACCURACY: Final = AccuracyState(
     month=MONTH,
     all_time=MONTH,
     confusion=(),
+)
+ESTIMATED: Final = EstimatedState(
+    assumption="assumes P(correct | confidence) is stable",
+    reference="2.0",
+    labelled_events=1_040,
+    window_events=500,
+    reason=None,
+    cbpe=EstimatedAccuracy(accuracy_ratio=0.81, low_ratio=0.78, high_ratio=0.84),
+    atc_ratio=0.8,
+    disagreement=False,
+    contradicted=None,
+    class_prior=None,
+    class_prior_reason="a class has too few labels",
+    mean_confidence_ratio=0.8,
+    saturated_ratio=0.1,
+    low_confidence_ratio=0.05,
+    class_entropy_nats=1.2,
+    calibration=Calibration(
+        log_evidence=5.0,
+        log_evidence_bound=4.6,
+        surplus_ratio=-0.1,
+        error_ratio=0.1,
+        alarm=True,
+    ),
 )
 COST: Final = CostState(
     model="damage-net",
@@ -162,6 +189,20 @@ async def test_accuracy_has_its_interval(client: Client, world: World) -> None:
     (drawing,) = [each for each in elements(page["accuracy"]) if each["name"] == "svg"]
     interval = drawing["children"][1]["attributes"]
     assert (float(interval["x"]), float(interval["width"])) == pytest.approx((76.9, 19.1))
+
+
+async def test_an_estimate_stands_beside_what_labels_told(client: Client, world: World) -> None:
+    world.measure = replace(MEASURE, accuracy=(ACCURACY, replace(ACCURACY, estimated=ESTIMATED)))
+    page = await drawn(client)
+    assert words(page["accuracy"]).endswith("81.0 % (78.0–84.0)")
+    marked = [
+        each["attributes"]
+        for each in elements(page["accuracy"])
+        if "title" in each["attributes"] and each["name"] == "span"
+    ]
+    assert [(each["title"], each.get("class")) for each in marked] == [
+        ("assumes P(correct | confidence) is stable", "warn")
+    ]
 
 
 async def test_costs_and_bytes_stand_beside_their_budgets(client: Client, world: World) -> None:
