@@ -22,6 +22,7 @@ from gateway.measure.devices.devices import Devices
 from gateway.measure.devices.freshness import Freshness
 from gateway.measure.devices.health import Health
 from gateway.measure.devices.runs import Runs
+from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
 from gateway.measure.labels import state as labelstate
 from gateway.measure.labels.labels import Labels
@@ -66,10 +67,12 @@ class Operations:
         objectives: Objectives,
         series: SeriesTable,
         streams: Streams,
+        rates: Rates,
     ) -> None:
         self._objectives = objectives
         self._series = series
         self._streams = streams
+        self._rates = rates
         self._deployers = settings.deployers
         self._lateness_ns = round(settings.lateness_s * SECOND_NS)
         self.devices = Devices(plan, settings)
@@ -179,7 +182,8 @@ class Operations:
         for acknowledgement in found.acknowledgements:
             self.health.integrity.acknowledge(acknowledgement.anomaly)
         for promotion in found.promotions:
-            if not self._streams.promote(promotion.baseline, parcel.arrival_ns):
+            wanted, at_ns = promotion.baseline, parcel.arrival_ns
+            if not (self._streams.promote(wanted, at_ns) or self._rates.promote(wanted, at_ns)):
                 self.unusable[NO_CANDIDATE] += 1
         for dismissal in found.dismissals:
             if not self.devices.dismiss(dismissal.device, parcel.arrival_ns):
