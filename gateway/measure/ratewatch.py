@@ -60,8 +60,10 @@ def is_rate_key(key: str) -> bool:
 def rate_anomaly(alarm: RateAlarm, contract: Contract, tick_s: float) -> Anomaly:
     """Explain an alarm in numbers and words."""
     model, kind = contract.model, AnomalyKind.DRIFT
-    ratio = alarm.now_hz / alarm.expected_hz
-    what = "fallen" if ratio < 1 else "risen"
+    what = "fallen" if alarm.now_hz < alarm.expected_hz else "risen"
+    # In an hour of the week in which nothing is expected no change has a ratio.
+    ratio = alarm.now_hz / alarm.expected_hz if alarm.expected_hz else None
+    share = "" if ratio is None else f" ({ratio:.0%} of what was expected)"
     return Anomaly(
         id=anomaly_id(kind, model, "", EVENT_RATE, alarm.onset_ns),
         kind=kind,
@@ -74,7 +76,7 @@ def rate_anomaly(alarm: RateAlarm, contract: Contract, tick_s: float) -> Anomaly
         subject=EVENT_RATE,
         summary=(
             f"inferences of {model} have {what} from {alarm.expected_hz:.4g} to "
-            f"{alarm.now_hz:.4g} per second ({ratio:.0%} of what was expected); "
+            f"{alarm.now_hz:.4g} per second{share}; "
             f"{alarm.low_hz:.4g} to {alarm.high_hz:.4g} would be no change"
         ),
         onset_ns=alarm.onset_ns,
@@ -84,7 +86,7 @@ def rate_anomaly(alarm: RateAlarm, contract: Contract, tick_s: float) -> Anomaly
             "rate_now_hz": alarm.now_hz,
             "rate_low_hz": alarm.low_hz,
             "rate_high_hz": alarm.high_hz,
-            "rate_ratio": ratio,
+            **({} if ratio is None else {"rate_ratio": ratio}),
             "phi": alarm.phi,
             "log_evidence": alarm.log_evidence,
             "log_evidence_bound": alarm.log_bound,

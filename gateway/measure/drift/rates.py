@@ -51,6 +51,8 @@ UNHEARD_TICKS: Final = 2_160
 # After it was away the gateway hears for a while what was held back for it.
 SETTLE_NS: Final = PAUSE_NS
 SUSTAINED_NS: Final = PAUSE_NS
+# One false alarm in ten ticks; with long ticks a contract may allow more, and that is no alarm.
+LOG_BOUND_MIN: Final = 2.302585092994046
 # The two places of sums: what is judged against, and what waits to be promoted.
 REFERENCE: Final = 0
 CANDIDATE: Final = 1
@@ -137,6 +139,7 @@ class Rates:
     filling: Array
     log_m: Array
     level: Array
+    gain: Array
     evidence: Array
     onset: Int64
     since: Array
@@ -152,9 +155,10 @@ class Rates:
         return len(self.baselines)
 
     def log_bound(self, contract: int) -> float:
-        """Return log A: A is the ticks in which one false alarm is allowed."""
+        """Return log A: A is the ticks in which one false alarm is allowed, ten at least."""
         rule = self._plan.contracts[contract].drift
-        return -math.log(rule.false_alarms_per_s * self._settings.drift_tick_s)
+        allowed = rule.false_alarms_per_s * self._settings.drift_tick_s
+        return max(LOG_BOUND_MIN, -math.log(allowed))
 
     def add(self, contract: Int64, event_ns: Int64) -> None:
         """Count inferences that arrived in the tick that is open. Shape: (inferences,) both."""
@@ -249,7 +253,9 @@ class Rates:
         self.log_m[rows], self.level[rows], self.evidence[rows] = after, level, mixed
         seen = np.stack((some, np.ones_like(some), mean), axis=1)
         self.onset[rows] = np.where(self.since[rows, :, 1] == 0, at, self.onset[rows])
-        is_gone = after <= 0
+        # M may rest above 1 in peace; where the sum of log L begins to rise a change begins.
+        gain = np.maximum(self.gain[rows] + values, 0.0)
+        is_gone, self.gain[rows] = gain == 0, gain
         self.since[rows] = np.where(is_gone[:, :, None], 0, self.since[rows] + seen[:, None, :])
         told: list[RateAlarm | RateEnd] = []
         for k in np.flatnonzero(mixed >= bound).tolist():
@@ -263,7 +269,7 @@ class Rates:
         return told
 
     def _alarm(self, row: int, bound: float, cell: int, at: int) -> RateAlarm:
-        dominant = int(np.argmax(self.log_m[row]))
+        dominant = int(np.argmax(self.gain[row]))
         events, ticks, expected = self.since[row, dominant].tolist()
         tick_s = self._settings.drift_tick_s
         return RateAlarm(
@@ -334,6 +340,7 @@ class Rates:
         self.log_m[row] = -np.inf
         self.level[row] = 0
         self.evidence[row] = -np.inf
+        self.gain[row] = 0
         self.since[row] = 0
 
     def maybe_candidate(self, row: int) -> RateBaseline | None:
@@ -397,8 +404,9 @@ FIELDS: Final[Mapping[str, tuple[tuple[int, ...], type]]] = {
     "filling": ((2,), np.bool_),  # by place
     "log_m": ((len(FACTORS),), np.float64),
     "level": ((len(FACTORS),), np.float64),  # mean of the last log M, each at least 0
+    "gain": ((len(FACTORS),), np.float64),  # log L since the onset, at least 0
     "evidence": ((), np.float64),  # log of the mixture
-    "onset": ((len(FACTORS),), np.int64),  # the tick after the last one without evidence
+    "onset": ((len(FACTORS),), np.int64),  # the tick after the last one without gain
     "since": ((len(FACTORS), 3), np.float64),  # events, ticks, events expected since then
     "hour": ((3,), np.int64),  # the hour of the clock, its events and its ticks
     "hour_before": ((2,), np.int64),  # events and ticks of the hour before
