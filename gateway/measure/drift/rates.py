@@ -260,7 +260,7 @@ class Rates:
         told: list[RateAlarm | RateEnd] = []
         for k in np.flatnonzero(mixed >= bound).tolist():
             alarm = self._alarm(int(rows[k]), float(bound[k]), cell, at)
-            self.forget(alarm.row)
+            self._restart(alarm.row)
             self.quiet_ns[alarm.row] = 0
             if not self.alarmed[alarm.row]:
                 self.alarmed[alarm.row] = True
@@ -331,15 +331,15 @@ class Rates:
         """End an alarm, and with it what was collected to be promoted."""
         self.alarmed[row] = False
         self.ended_ns[row] = end_ns
-        self.forget(row)
+        self._restart(row)
+        self.evidence[row] = -np.inf
         self.sums[row, CANDIDATE] = 0
         self.filling[row, CANDIDATE] = False
 
-    def forget(self, row: int) -> None:
-        """Forget all evidence of a row, as at the start."""
+    def _restart(self, row: int) -> None:
+        """Let evidence begin at nothing; that of the last tick stays to be seen."""
         self.log_m[row] = -np.inf
         self.level[row] = 0
-        self.evidence[row] = -np.inf
         self.gain[row] = 0
         self.since[row] = 0
 
