@@ -25,11 +25,13 @@ BEGIN_NS: Final = START_NS // HOUR_NS * HOUR_NS
 HOUR_OF_BEGIN: Final = (BEGIN_NS // HOUR_NS + 72) % HOURS
 
 
-def made(models: int = 1, *, tolerance: float | None = 0.2, **rule: Any) -> Rates:
+def made(
+    models: int = 1, *, tolerance: float | None = 0.2, quiet_s: float = 3600, **rule: Any
+) -> Rates:
     """Rates of some models, all judged in the same way, and of one that is not."""
     judged = DriftRule(rate_tolerance=tolerance, **rule)
     listed = [contract(f"model-{number}", drift=judged) for number in range(models)]
-    return Rates(plan(contract("other"), *listed), MeasureSettings())
+    return Rates(plan(contract("other"), *listed), MeasureSettings(drift_quiet_s=quiet_s))
 
 
 def armed(rates: Rates, hours: Int64) -> None:

@@ -223,6 +223,21 @@ def test_an_alarm_ends_after_a_whole_hour_in_range_and_keeps_the_reference(seed:
     assert isinstance(site.told[2], RateAlarm), "the next change is another episode"
 
 
+def test_the_quiet_of_before_an_alarm_does_not_end_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rates = made(quiet_s=7_200)
+    armed(rates, rng.poisson(10, (1, 24 * TICKS)))
+    site = Site(rates)
+    lived(rates, 10, 3 * TICKS, rng, site)
+    lived(rates, 0, 45, rng, site)
+    assert len(site.told) == 1
+    # The mean of this hour is in range, but one hour is not enough.
+    lived(rates, 10, TICKS - 45 + 1, rng, site)
+    assert len(site.told) == 1
+    lived(rates, 10, TICKS, rng, site)
+    assert site.told[1] == RateEnd(row=0, end_ns=BEGIN_NS + 5 * HOUR_NS)
+
+
 def test_an_hour_in_which_nothing_is_expected_collects_no_evidence() -> None:
     rates = made(season=Season.HOUR_OF_WEEK)
     counts = np.full(HOURS * TICKS, 10)
