@@ -238,6 +238,21 @@ def test_the_quiet_of_before_an_alarm_does_not_end_it(seed: int) -> None:
     assert site.told[1] == RateEnd(row=0, end_ns=BEGIN_NS + 5 * HOUR_NS)
 
 
+def test_an_hour_that_was_hardly_seen_ends_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rates = made()
+    armed(rates, rng.poisson(10, (1, 24 * TICKS)))
+    site = Site(rates)
+    lived(rates, 0, 45, rng, site)
+    assert len(site.told) == 1
+    site.tick += TICKS - 45 + 200
+    rates.resume(site.now_ns)
+    lived(rates, 10, TICKS - 200 + 1, rng, site)
+    assert len(site.told) == 1
+    lived(rates, 10, TICKS, rng, site)
+    assert site.told[1] == RateEnd(row=0, end_ns=BEGIN_NS + 3 * HOUR_NS)
+
+
 def test_an_hour_in_which_nothing_is_expected_collects_no_evidence() -> None:
     rates = made(season=Season.HOUR_OF_WEEK)
     counts = np.full(HOURS * TICKS, 10)
