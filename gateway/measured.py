@@ -14,9 +14,10 @@ from gateway.measure import Snapshot
 from gateway.measure.devices.devices import NO_DELAY
 from gateway.measure.devices.hosts import HostView
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.rates import EVENT_RATE
 from gateway.measure.estimates.views import ASSUMPTION, EstimateView
 from gateway.measure.labels.accuracy import Estimate
-from gateway.measure.snapshot import BaselineState, SeriesView, SignalView, SloView
+from gateway.measure.snapshot import BaselineState, RateView, SeriesView, SignalView, SloView
 
 SECOND_NS: Final = 1_000_000_000
 # Without a word for this long a device counts as silent; it is the freshness objective.
@@ -36,7 +37,7 @@ def measured(
     return api.MeasureSnapshot(
         series=tuple(_series(each, found.now_ns) for each in found.series),
         slos=tuple(_slo(each) for each in found.slos),
-        drift=tuple(_drift(found, contracts)),
+        drift=(*_drift(found, contracts), *map(_rate, found.rates)),
         devices=tuple(_devices(found, now_ns, token)),
         fleets=tuple(
             ops.FleetState(
@@ -64,7 +65,10 @@ def measured(
             for each in operations.meters.allowances
         ),
         counts=_counts(found),
-        baselines=tuple(_baselines(found, baseline_events)),
+        baselines=(
+            *_baselines(found, baseline_events),
+            *(row for each in found.rates for row in _rate_baselines(each)),
+        ),
     )
 
 
@@ -257,6 +261,51 @@ def _maybe_superseded(series: SeriesView, signal: SignalView) -> api.SupersededS
         alarms=shadow.alarms,
         last_alarm_ns=shadow.last_alarm_ns,
     )
+
+
+def _rate(view: RateView) -> api.DriftState:
+    now = view.now
+    return api.DriftState(
+        model=view.model,
+        version="",
+        signal=EVENT_RATE,
+        baseline=_rate_id(view, view.digest) or str(view.state),
+        alarm=view.is_alarmed,
+        tolerance=view.tolerance,
+        psi=None,
+        log_evidence=None if now is None else now.log_evidence,
+        event_rate=api.EventRate(state=str(view.state))
+        if now is None
+        else api.EventRate(
+            state=str(view.state),
+            expected=now.expected_hz,
+            low=now.low_hz,
+            high=now.high_hz,
+            now=now.now_hz,
+            log_evidence=now.log_evidence,
+            bound=now.log_bound,
+        ),
+    )
+
+
+def _rate_baselines(view: RateView) -> Iterator[api.BaselineState]:
+    rows = [(view.state, view.digest, view.events)]
+    if view.candidate is not None:
+        rows.append((BaselineState.CANDIDATE, view.candidate.digest, view.candidate.events))
+    for state, digest, events in rows:
+        yield api.BaselineState(
+            id=_rate_id(view, digest),
+            model=view.model,
+            version="",
+            signal=EVENT_RATE,
+            state=str(state),
+            events=events,
+            events_wanted=view.events_wanted,
+        )
+
+
+def _rate_id(view: RateView, digest: str) -> str:
+    return baseline_id(view.model, "", EVENT_RATE, digest) if digest else ""
 
 
 def _series(view: SeriesView, now_ns: int) -> api.Series:

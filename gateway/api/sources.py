@@ -180,12 +180,29 @@ class SupersededState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventRate:
+    """How many inferences a model has a second, and in which range they may change.
+
+    `now` is of the last one to two hours; everything but `state` is None while it is learned.
+    """
+
+    state: str
+    expected: float | None = None
+    low: float | None = None
+    high: float | None = None
+    now: float | None = None
+    log_evidence: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftState:
     """One signal against its baseline.
 
     Shape: expected and current are shares per bin, bins their labels; history holds recent PSI
     values, oldest first. `psi` and `log_evidence` are None while the baseline is learned.
-    `superseded` is None when no baseline is in the shadow.
+    `superseded` is None when no baseline is in the shadow. The row of a model's event rate has no
+    version and no shares, but `event_rate`.
     """
 
     model: str
@@ -201,6 +218,7 @@ class DriftState:
     current: tuple[float, ...] = ()
     history: tuple[float, ...] = ()
     superseded: SupersededState | None = None
+    event_rate: EventRate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

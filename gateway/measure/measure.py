@@ -26,6 +26,9 @@ from gateway.errors import CorruptDataError
 from gateway.measure import views
 from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.rates import Rates
+from gateway.measure.drift.ratestate import load as load_rates
+from gateway.measure.drift.ratestate import save as save_rates
 from gateway.measure.drift.state import load as load_streams
 from gateway.measure.drift.state import save as save_streams
 from gateway.measure.drift.streams import Streams
@@ -78,7 +81,10 @@ class Measure:
         self.latency = Latency(plan)
         self.objectives = Objectives(plan, settings)
         self.streams = Streams(plan, settings)
-        self.operations = Operations(plan, settings, self.objectives, self.series, self.streams)
+        self.rates = Rates(plan, settings)
+        self.operations = Operations(
+            plan, settings, self.objectives, self.series, self.streams, self.rates
+        )
         self.devices = self.operations.devices
         self.rollouts = self.operations.rollouts
         self._recent = Ring(RECENT_ROWS, self.streams.places)
@@ -88,6 +94,7 @@ class Measure:
             settings,
             series=self.series,
             streams=self.streams,
+            rates=self.rates,
             objectives=self.objectives,
             devices=self.devices,
             rollouts=self.rollouts,
@@ -106,7 +113,9 @@ class Measure:
         if any(events.is_start_notice(parcel) for parcel in batch.parcels):
             # Before the time in which nobody could be heard is judged.
             self.devices.resume(batch.arrival_ns)
+            self.rates.resume(batch.arrival_ns)
         anomalies = self._turn(batch.arrival_ns)
+        self.rates.heard(batch.arrival_ns)
         spans = batch.spans
         end_ns = _clipped(spans["end_ns"])
         start_ns = _clipped(spans["start_ns"])
@@ -184,8 +193,12 @@ class Measure:
         ]
 
     def was_away(self, now_ns: int) -> bool:
-        """Tell whether nobody has been heard for so long that a start has to be told."""
-        return 0 < self.devices.site_ns <= now_ns - PAUSE_NS
+        """Tell whether nobody has been heard for so long that a start has to be told.
+
+        Where rates are judged a start is told after a single tick: silence is evidence there.
+        """
+        away_ns = self.settings.drift_tick_ns if self.rates.contracts else PAUSE_NS
+        return 0 < self.devices.site_ns <= now_ns - away_ns
 
     def spent(self, contract_bytes: Int64, now_ns: int) -> None:
         """Count the encoded bytes that leave. Shape: (contracts + 1,), the default last."""
@@ -235,6 +248,7 @@ class Measure:
             some.invalid,
         )
         bins = self.streams.add(batch, some.rows, some.series)
+        self.rates.add(some.contract, some.event_ns)
         self.operations.count(batch, some, cold, bins)
         count = len(self.series)
         chosen, rank = thinned(some.series, count, ROWS_PER_BATCH, batch.sequence)
@@ -298,6 +312,7 @@ class Measure:
             slos=views.slo_views(self.objectives),
             devices=views.devices_view(self.devices),
             operations=operations_view(self.operations, self.now_ns),
+            rates=views.rate_views(self.rates),
             counters=Counters(
                 clamped=self.clamped,
                 late=int(self.objectives.late.sum()),
@@ -342,6 +357,7 @@ class Measure:
             **prefixed("operations", self.operations.state()),
             **prefixed("objectives", self.objectives.state()),
             **prefixed("streams", save_streams(self.streams)),
+            **prefixed("rates", save_rates(self.rates)),
             **prefixed("episodes", self.watch.episodes.state()),
             **prefixed("recent", self._recent.state(count)),
             **prefixed("bad", self._bad.state(count)),
@@ -366,6 +382,7 @@ class Measure:
         self.latency.restore(part("latency", state))
         self.objectives.restore(part("objectives", state))
         load_streams(self.streams, part("streams", state))
+        load_rates(self.rates, part("rates", state))
         self.operations.restore(part("operations", state))
         self.watch.episodes.restore(part("episodes", state))
         for name, kept in (("recent", self._recent), ("bad", self._bad)):

@@ -11,6 +11,7 @@ import numpy as np
 
 from gateway.errors import CorruptDataError
 from gateway.measure import episodes, latency, operations, series
+from gateway.measure.drift import ratestate
 from gateway.measure.drift import state as streamstate
 from gateway.measure.slo import merge as slomerge
 from gateway.measure.state import Array, State, part, prefixed, union, unpack_json
@@ -21,6 +22,7 @@ _PARTS: Final[Mapping[str, _Merge]] = {
     "operations": operations.merge,
     "objectives": slomerge.merge,
     "streams": streamstate.merge,
+    "rates": ratestate.merge,
     "episodes": episodes.merge,
 }
 

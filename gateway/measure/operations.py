@@ -23,6 +23,7 @@ from gateway.measure.devices.freshness import Freshness
 from gateway.measure.devices.health import Health
 from gateway.measure.devices.runs import Runs
 from gateway.measure.drift.promote import maybe_promote
+from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
 from gateway.measure.estimates import estimates
 from gateway.measure.estimates.estimates import Estimates
@@ -78,10 +79,12 @@ class Operations:
         objectives: Objectives,
         series: SeriesTable,
         streams: Streams,
+        rates: Rates,
     ) -> None:
         self._objectives = objectives
         self._series = series
         self._streams = streams
+        self._rates = rates
         self._deployers = settings.deployers
         self._lateness_ns = round(settings.lateness_s * SECOND_NS)
         self.devices = Devices(plan, settings)
@@ -191,11 +194,12 @@ class Operations:
             self.health.integrity.acknowledge(acknowledgement.anomaly)
         promoted = []
         for promotion in found.promotions:
-            number = maybe_promote(self._streams, promotion.baseline, parcel.arrival_ns)
-            if number is None:
-                self.unusable[NO_CANDIDATE] += 1
-            else:
+            wanted, at_ns = promotion.baseline, parcel.arrival_ns
+            number = maybe_promote(self._streams, wanted, at_ns)
+            if number is not None:
                 promoted.append(number)
+            elif not self._rates.promote(wanted, at_ns):
+                self.unusable[NO_CANDIDATE] += 1
         for dismissal in found.dismissals:
             if not self.devices.dismiss(dismissal.device, parcel.arrival_ns):
                 self.unusable[NO_DEVICE] += 1

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from gateway.batch import Anomaly
 from gateway.measure.devices.placement import Newest
+from gateway.measure.drift.rates import RateNow
 from gateway.measure.operationviews import OperationsView
 from gateway.measure.state import Int64
 
@@ -114,6 +115,22 @@ class SignalView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateView:
+    """The event rate of a model; `now` and `digest` are None and "" while it is learned."""
+
+    model: str
+    state: BaselineState
+    digest: str
+    events: int
+    events_wanted: int
+    candidate: BesideView | None
+    tolerance: float
+    phi: float
+    now: RateNow | None
+    is_alarmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesView:
     """One model and version."""
 
@@ -194,6 +211,7 @@ class Snapshot:
     slos: tuple[SloView, ...]
     devices: DevicesView
     operations: OperationsView
+    rates: tuple[RateView, ...]
     counters: Counters
     open_anomalies: tuple[Anomaly, ...]
     # (kind, model, count) of all that were ever raised.

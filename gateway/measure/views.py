@@ -10,6 +10,8 @@ import numpy as np
 from gateway.contract.plan import Plan
 from gateway.measure.devices.devices import Devices
 from gateway.measure.drift.grid import GridKind
+from gateway.measure.drift.ratebaseline import EVENTS_MIN
+from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
 from gateway.measure.explain import drift_numbers
 from gateway.measure.latency import Latency, quantiles_s
@@ -23,6 +25,7 @@ from gateway.measure.snapshot import (
     DriftView,
     Exemplar,
     LatencyView,
+    RateView,
     ShadowView,
     SignalView,
     SloView,
@@ -129,6 +132,32 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
         superseded=_superseded(streams, number),
         drift=_drift(streams, number, is_alarmed=is_alarmed),
     )
+
+
+def rate_views(rates: Rates) -> tuple[RateView, ...]:
+    """Copy the event rates of all models that have one judged."""
+    views = []
+    for row, model in enumerate(rates.models):
+        baseline, candidate = rates.baselines.get(row), rates.maybe_candidate(row)
+        views.append(
+            RateView(
+                model=model,
+                state=BaselineState.COLLECTING if baseline is None else BaselineState.FROZEN,
+                digest="" if baseline is None else baseline.digest,
+                events=rates.collected(row),
+                events_wanted=EVENTS_MIN,
+                candidate=None
+                if candidate is None
+                else BesideView(
+                    digest=candidate.digest, events=candidate.events, is_calibrated=None
+                ),
+                tolerance=rates.tolerance(row),
+                phi=1.0 if baseline is None else baseline.phi,
+                now=rates.maybe_now(row),
+                is_alarmed=bool(rates.alarmed[row]),
+            )
+        )
+    return tuple(views)
 
 
 def latency_view(latency: Latency, series: int) -> LatencyView:

@@ -13,10 +13,12 @@ from gateway.contract.plan import Plan
 from gateway.measure.devices.causes import Causes
 from gateway.measure.devices.devices import Devices
 from gateway.measure.drift.detector import Alarm
+from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
 from gateway.measure.episodes import Episodes, anomaly_id
 from gateway.measure.evidence import Ring
 from gateway.measure.explain import burn_anomaly, drift_anomaly
+from gateway.measure.ratewatch import is_rate_key, watch_rates
 from gateway.measure.rollouts.rollouts import Rollouts
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
@@ -45,6 +47,7 @@ class Watch:
         *,
         series: SeriesTable,
         streams: Streams,
+        rates: Rates,
         objectives: Objectives,
         devices: Devices,
         rollouts: Rollouts,
@@ -59,6 +62,7 @@ class Watch:
         self.settings = settings
         self.series = series
         self.streams = streams
+        self.rates = rates
         self.objectives = objectives
         self.devices = devices
         self.episodes = Episodes()
@@ -84,6 +88,13 @@ class Watch:
             if (anomaly := self._maybe_drift(alarm)) is not None
         ]
         anomalies += self._quiet_drifts(now_ns)
+        anomalies += watch_rates(
+            self.rates,
+            self.episodes,
+            self.plan.contracts,
+            now_ns=now_ns,
+            tick_s=self.settings.drift_tick_s,
+        )
         for at_ns, burns in self.objectives.turn(now_ns):
             self._turn(at_ns)
             anomalies += self._judged(at_ns, burns)
@@ -168,7 +179,7 @@ class Watch:
         resolved: list[Anomaly] = []
         for key, episode in list(self.episodes.open.items()):
             anomaly = episode.anomaly
-            if anomaly.kind is not AnomalyKind.DRIFT:
+            if anomaly.kind is not AnomalyKind.DRIFT or is_rate_key(key):
                 continue
             number = self.streams.number_of(anomaly.model, anomaly.version, anomaly.subject)
             if number is None or number not in self.streams.baselines:

@@ -8,6 +8,7 @@ import numpy as np
 from gateway.batch import NO_CONTRACT, AnomalyKind, Severity, Team
 from gateway.measure.devices.causes import Causes
 from gateway.measure.devices.devices import Devices
+from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
 from gateway.measure.evidence import Ring
 from gateway.measure.rollouts.rollouts import Rollouts
@@ -37,6 +38,7 @@ class World:
             settings,
             series=series,
             streams=streams,
+            rates=Rates(found, settings),
             objectives=objectives,
             rollouts=Rollouts(found, objectives, series),
             devices=Devices(found, MeasureSettings(devices_max=4)),
