@@ -282,6 +282,7 @@ class Measure:
             now_ns=self.now_ns,
             series=tuple(self._series_view(index, alarmed) for index in range(len(self.series))),
             slos=views.slo_views(self.objectives),
+            drifts=views.fleet_view(self.streams),
             devices=views.devices_view(self.devices),
             operations=operations_view(self.operations, self.now_ns),
             counters=Counters(

@@ -9,9 +9,10 @@ import numpy as np
 
 from gateway.contract.plan import Plan
 from gateway.measure.devices.devices import Devices
+from gateway.measure.drift.fleet import PATIENCE_S, REPORT_ALPHA, reported
 from gateway.measure.drift.grid import GridKind
 from gateway.measure.drift.streams import Streams
-from gateway.measure.explain import drift_numbers
+from gateway.measure.explain import INDICES, drift_numbers
 from gateway.measure.latency import Latency, quantiles_s
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.slo.burn import budget_remaining, burn_rate
@@ -22,7 +23,9 @@ from gateway.measure.snapshot import (
     DevicesView,
     DriftView,
     Exemplar,
+    FleetView,
     LatencyView,
+    ReportedView,
     SignalView,
     SloView,
     WindowView,
@@ -53,7 +56,7 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
     window, size = bank.window(np.array([number]))
     counts = window[0, : baseline.bins]
     if not counts.sum():
-        numbers = {"psi": 0.0, "psi_debiased": 0.0, "js_nats": 0.0}
+        numbers = dict.fromkeys(INDICES, 0.0)
     else:
         numbers = drift_numbers(counts, float(size[0]), baseline, baseline.shares)
     total = float(counts.sum())
@@ -61,11 +64,9 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
         bins=tuple(baseline.describe(each) for each in range(baseline.bins)),
         expected=tuple(baseline.shares.tolist()),
         current=tuple((counts / total).tolist()) if total else (),
-        psi=numbers["psi"],
-        psi_debiased=numbers["psi_debiased"],
-        js_nats=numbers["js_nats"],
+        **{name: numbers[name] for name in INDICES},
         log_evidence=max(0.0, float(bank.evidence[number])),
-        log_evidence_bound=float(bank.log_bound[number]),
+        log_evidence_bound=float(bank.log_bound(np.array([number]))[0]),
         delta=float(bank.delta[number]),
         phi=baseline.phi,
         window_events=float(size[0]) * baseline.phi,
@@ -97,6 +98,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
         counts=tuple(streams.counts(number).tolist()),
         state=state,
         collected=int(streams.lanes[item.lane].seen[item.row]),
+        wanted=streams.events_wanted(number),
         is_from_file=streams.maybe_given(number) is not None,
         candidate=None
         if candidate is None
@@ -109,6 +111,37 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
         if superseded is None
         else BesideView(digest=superseded.digest, events=superseded.events, is_calibrated=None),
         drift=_drift(streams, number, is_alarmed=is_alarmed),
+    )
+
+
+def fleet_view(streams: Streams) -> FleetView:
+    """Copy what holds for all drift detectors together, and report those that surely drift.
+
+    A baseline that is too small for its tolerance is not reported, but its detector counts.
+    """
+    running = np.array(sorted(streams.baselines), dtype=np.int64)
+    detectors = max(streams.budget.detectors, len(running))
+    log_m = np.full(detectors, -np.inf)
+    log_m[: len(running)] = streams.bank.lasting[running]
+    patience_ticks = streams.bank.patience_ticks
+    # Less than this is never reported, however many are.
+    for at in np.flatnonzero(log_m >= np.log(patience_ticks / REPORT_ALPHA)).tolist():
+        number = int(running[at])
+        if not streams.is_large_enough(number, streams.baselines[number]):
+            log_m[at] = -np.inf
+    listed = []
+    for at in reported(log_m, patience_ticks, REPORT_ALPHA).tolist():
+        model, version, signal = streams.items[int(running[at])].key
+        evidence = float(log_m[at])
+        listed.append(
+            ReportedView(model=model, version=version, signal=signal, log_evidence=evidence)
+        )
+    return FleetView(
+        per=streams.budget.per,
+        detectors=detectors,
+        alpha=REPORT_ALPHA,
+        patience_s=PATIENCE_S,
+        reported=tuple(listed),
     )
 
 
