@@ -266,7 +266,8 @@ class Bank:
     def _step(self, rows: Int64, counts: Int64, end_ns: Int64, bets: Bets) -> list[Alarm]:
         placed = np.take_along_axis(counts, self._bin_at[rows].astype(np.intp), axis=1)
         seen, phi = placed.astype(np.float64), self.phi[rows]
-        is_anew = np.isneginf(self.log_m[rows].max(axis=1))
+        # After a step the first bet that learns has a finite M, whatever it won.
+        is_anew = np.isneginf(self.log_m[rows, BETS])
         before = np.where(is_anew, -np.inf, self.evidence[rows])
         log_m = self._accumulated(rows, seen, bets)
         mixed, parts = mixture(log_m, self._log_weight[rows], bets.weights)
