@@ -17,9 +17,17 @@ from gateway.measure.drift.baseline import baseline_id
 from gateway.measure.drift.rates import EVENT_RATE
 from gateway.measure.estimates.views import ASSUMPTION, EstimateView
 from gateway.measure.labels.accuracy import Estimate
-from gateway.measure.snapshot import BaselineState, RateView, SeriesView, SignalView, SloView
+from gateway.measure.snapshot import (
+    BaselineState,
+    FleetView,
+    RateView,
+    SeriesView,
+    SignalView,
+    SloView,
+)
 
 SECOND_NS: Final = 1_000_000_000
+DAY_S: Final = 86_400
 # Without a word for this long a device counts as silent; it is the freshness objective.
 SILENT_S: Final = 300.0
 
@@ -30,7 +38,6 @@ def measured(
     now_ns: int,
     contracts: Sequence[Contract],
     token: Callable[[str], str],
-    baseline_events: int,
 ) -> api.MeasureSnapshot:
     """Turn a snapshot into what the API shows of it."""
     operations = found.operations
@@ -66,9 +73,11 @@ def measured(
         ),
         counts=_counts(found),
         baselines=(
-            *_baselines(found, baseline_events),
+            *_baselines(found),
             *(row for each in found.rates for row in _rate_baselines(each)),
         ),
+        budget=api.DriftBudget(per=str(found.drifts.per), detectors=found.drifts.detectors),
+        reported=_reported(found.drifts),
     )
 
 
@@ -238,6 +247,11 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 alarm=drift.is_alarmed if drift else False,
                 tolerance=tolerances.get(series.model, 0.0),
                 psi=drift.psi if drift else None,
+                psi_debiased=drift.psi_debiased if drift else None,
+                psi_debiased_low=drift.psi_debiased_low if drift else None,
+                psi_debiased_high=drift.psi_debiased_high if drift else None,
+                log_evidence_bound=drift.log_evidence_bound if drift else None,
+                calibrated=drift.is_calibrated if drift else None,
                 log_evidence=drift.log_evidence if drift else None,
                 bins=drift.bins if drift else (),
                 expected=drift.expected if drift else (),
@@ -284,6 +298,22 @@ def _rate(view: RateView) -> api.DriftState:
             now=now.now_hz,
             log_evidence=now.log_evidence,
             bound=now.log_bound,
+        ),
+    )
+
+
+def _reported(view: FleetView) -> api.DriftReport:
+    return api.DriftReport(
+        promise=f"at most {100 * view.alpha:.0f} % of these are expected to be false,"
+        f" over a patience of {view.patience_s / DAY_S:.0f} days",
+        signals=tuple(
+            api.ReportedSignal(
+                model=each.model,
+                version=each.version,
+                signal=each.signal,
+                log_evidence=each.log_evidence,
+            )
+            for each in view.reported
         ),
     )
 
@@ -369,15 +399,13 @@ def _slo(view: SloView) -> api.SloState:
     )
 
 
-def _baselines(found: Snapshot, wanted: int) -> Iterator[api.BaselineState]:
+def _baselines(found: Snapshot) -> Iterator[api.BaselineState]:
     for series in found.series:
         for signal in series.signals:
-            yield from _baselines_of(series, signal, wanted)
+            yield from _baselines_of(series, signal)
 
 
-def _baselines_of(
-    series: SeriesView, signal: SignalView, wanted: int
-) -> Iterator[api.BaselineState]:
+def _baselines_of(series: SeriesView, signal: SignalView) -> Iterator[api.BaselineState]:
     """List a signal's baseline, then its candidate and what was superseded if there are any."""
     drift = signal.drift
     rows: list[tuple[BaselineState, str, int, bool | None]] = [
@@ -399,7 +427,7 @@ def _baselines_of(
             signal=signal.signal,
             state=str(state),
             events=events,
-            events_wanted=wanted,
+            events_wanted=signal.wanted,
             calibrated=calibrated,
             source="file" if signal.is_from_file and state is BaselineState.FROZEN else "site",
             superseded=_maybe_superseded(series, signal)

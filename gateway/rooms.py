@@ -31,7 +31,7 @@ from gateway.journal.checkpoint import Checkpoint, Saved
 from gateway.journal.keys import load_keys
 from gateway.journal.log import Journal
 from gateway.ledger import Items, Ledger
-from gateway.measure import Measure, MeasureSettings
+from gateway.measure import FalseAlarms, Measure, MeasureSettings
 from gateway.otlp.decode import OpenBatch
 from gateway.pipeline import Outcome, ParcelOutcome, Process, Stages, parcel_items, span_items
 from gateway.recovery import Recovery, keep_aside
@@ -262,6 +262,7 @@ def measure_settings(config: SiteConfig) -> MeasureSettings:
     return MeasureSettings(
         drift_tick_s=section.drift_tick,
         baseline_events=section.baseline_events,
+        false_alarms=FalseAlarms(section.false_alarms),
         series_max=section.series_max,
         devices_max=section.devices_max,
         labels_max=section.labels_max,

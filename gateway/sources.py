@@ -207,7 +207,6 @@ class _Reader:
             now_ns=time.time_ns(),
             contracts=self._rooms.plan.contracts,
             token=self._rooms.stages.anonymize.device_token,
-            baseline_events=self._rooms.config.measure.baseline_events,
         )
 
     # --- traces -----------------------------------------------------------------------------

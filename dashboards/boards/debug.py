@@ -243,6 +243,21 @@ DEBUG: Final = Board(
                     width=12,
                 ),
                 Panel(
+                    kind="table",
+                    title="Drift report",
+                    description="Signals that have drifted. At most 10 % of these are expected to "
+                    "be false, over a patience of 30 days, however many signals there are.",
+                    unit="short",
+                    targets=[
+                        Target(
+                            expression="max by (model, version, signal) "
+                            f"(weir_drift_reported{{{MODEL}}}) == 1",
+                            legend="{{model}} {{version}} {{signal}}",
+                        )
+                    ],
+                    width=12,
+                ),
+                Panel(
                     kind="search",
                     title="Traces of a service",
                     description="Newest traces of the service that is typed in above, from the "

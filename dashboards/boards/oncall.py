@@ -180,7 +180,8 @@ ON_CALL: Final = Board(
                     kind="timeseries",
                     title="Drift evidence",
                     description="Evidence in nats that a signal no longer follows its baseline; "
-                    "above about 12.5 it is one false alarm in 30 days.",
+                    "above about 12.5 it is one false alarm in 30 days; where the site shares one "
+                    "budget, alarms need the logarithm of the count of detectors more.",
                     unit="short",
                     targets=[
                         Target(

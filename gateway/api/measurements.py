@@ -73,6 +73,7 @@ def _slos(snapshot: MeasureSnapshot) -> Iterator[Sample]:
 
 
 def _drift(snapshot: MeasureSnapshot) -> Iterator[Sample]:
+    listed = {(each.model, each.version, each.signal) for each in snapshot.reported.signals}
     for drift in snapshot.drift:
         labels = {"model": drift.model, "version": drift.version, "signal": drift.signal}
         if drift.psi is not None:
@@ -87,6 +88,17 @@ def _drift(snapshot: MeasureSnapshot) -> Iterator[Sample]:
                 labels=labels,
                 value=drift.superseded.alarms,
             )
+        if drift.calibrated is not None:
+            yield Sample(
+                name="weir_drift_uncalibrated", labels=labels, value=int(not drift.calibrated)
+            )
+            is_reported = (drift.model, drift.version, drift.signal) in listed
+            yield Sample(name="weir_drift_reported", labels=labels, value=int(is_reported))
+    yield Sample(
+        name="weir_drift_detectors",
+        labels={"budget": snapshot.budget.per},
+        value=snapshot.budget.detectors,
+    )
 
 
 def _devices(snapshot: MeasureSnapshot) -> Iterator[Sample]:

@@ -200,9 +200,10 @@ class DriftState:
     """One signal against its baseline.
 
     Shape: expected and current are shares per bin, bins their labels; history holds recent PSI
-    values, oldest first. `psi` and `log_evidence` are None while the baseline is learned.
-    `superseded` is None when no baseline is in the shadow. The row of a model's event rate has no
-    version and no shares, but `event_rate`.
+    values, oldest first. Indices and evidence are None while the baseline is learned. One that is
+    not `calibrated` is too small for the tolerance: it has indices and never alarms. `superseded`
+    is None when no baseline is in the shadow. The row of a model's event rate has no version and no
+    shares, but `event_rate`.
     """
 
     model: str
@@ -213,12 +214,46 @@ class DriftState:
     tolerance: float
     psi: float | None
     log_evidence: float | None
+    log_evidence_bound: float | None = None
+    psi_debiased: float | None = None
+    psi_debiased_low: float | None = None
+    psi_debiased_high: float | None = None
+    calibrated: bool | None = None
     bins: tuple[str, ...] = ()
     expected: tuple[float, ...] = ()
     current: tuple[float, ...] = ()
     history: tuple[float, ...] = ()
     superseded: SupersededState | None = None
     event_rate: EventRate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftBudget:
+    """Whether false alarms are counted per signal or per site, and how many detectors there are.
+
+    `detectors` is the most that ever ran together; it never falls.
+    """
+
+    per: str = "signal"
+    detectors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedSignal:
+    """A signal that has drifted, as the report has it. Units: log_evidence nats."""
+
+    model: str
+    version: str
+    signal: str
+    log_evidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftReport:
+    """The signals that have drifted, strongest first, and how many of them may be false."""
+
+    promise: str = ""
+    signals: tuple[ReportedSignal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +291,8 @@ class MeasureSnapshot:
     bandwidth: tuple[BandwidthState, ...] = ()
     counts: Counts = NO_COUNTS
     baselines: tuple[BaselineState, ...] = ()
+    budget: DriftBudget = DriftBudget()
+    reported: DriftReport = DriftReport()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,8 +113,15 @@ async def costs(call: Call) -> web.Response:
 
 async def drift(call: Call) -> web.Response:
     """List signals against their baselines."""
-    found = call.context.sources.measure().drift
-    return respond(Drifts(items=page(call, found), total=len(found)))
+    found = call.context.sources.measure()
+    return respond(
+        Drifts(
+            items=page(call, found.drift),
+            total=len(found.drift),
+            budget=found.budget,
+            reported=found.reported,
+        )
+    )
 
 
 async def baselines(call: Call) -> web.Response:

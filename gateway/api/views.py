@@ -17,6 +17,8 @@ from gateway.api.sources import (
     BaselineState,
     Check,
     DiveState,
+    DriftBudget,
+    DriftReport,
     DriftState,
     Quantiles,
     SloState,
@@ -91,10 +93,12 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drifts:
-    """A page of drift streams."""
+    """A page of drift streams, and what is said of all of them together."""
 
     items: tuple[DriftState, ...]
     total: int
+    budget: DriftBudget
+    reported: DriftReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -309,7 +309,16 @@ class MeasureSection(Section):
         default=10.0, ge=0.1, le=HOUR, description="period of a drift decision"
     )
     baseline_events: int = Field(
-        default=4000, ge=200, le=1_000_000, description="events of which a baseline is learned"
+        default=4000,
+        ge=200,
+        le=1_000_000,
+        description="least events of which a baseline is learned; where the tolerance needs more,"
+        " up to 16 times as many",
+    )
+    false_alarms: Literal["signal", "site"] = Field(
+        default="signal",
+        description="whether the rate of false alarms in a contract holds for each signal by itself"
+        " or for all signals of the site together",
     )
     series_max: int = Field(
         default=1024,

@@ -198,7 +198,9 @@ class AlertBook:
 
     def _annotations(self, anomaly: Anomaly) -> dict[str, str]:
         context = self._context
-        numbers = sorted(anomaly.numbers.items())[:NUMBERS_MAX]
+        # Those of single bins, `psi_of:0.1 to 0.2`, are in the API.
+        plain = {name: value for name, value in anomaly.numbers.items() if ":" not in name}
+        numbers = sorted(plain.items())[:NUMBERS_MAX]
         parts = [f"{anomaly.model} {anomaly.version}, {anomaly.subject}:"]
         parts.extend(f"{name}={value:.6g}" for name, value in numbers)
         notes = {

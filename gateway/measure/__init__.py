@@ -2,7 +2,7 @@
 
 from gateway.measure.measure import Measure
 from gateway.measure.merge import merge
-from gateway.measure.settings import MeasureSettings
+from gateway.measure.settings import FalseAlarms, MeasureSettings
 from gateway.measure.snapshot import Snapshot
 
-__all__ = ["Measure", "MeasureSettings", "Snapshot", "merge"]
+__all__ = ["FalseAlarms", "Measure", "MeasureSettings", "Snapshot", "merge"]

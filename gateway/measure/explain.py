@@ -1,35 +1,40 @@
 """Make an anomaly of an alarm: numbers, words, and the traces that show it.
 
 Law: an explanation reads state and changes none. Device names stand in evidence only, never in the
-summary, which leaves the site.
+summary, which leaves the site; nor does a value that the contract does not export.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import special
 
 from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
-from gateway.measure.drift.baseline import ETA, Baseline
+from gateway.measure.cohorts import Traits, maybe_cohort
+from gateway.measure.drift.baseline import Baseline
 from gateway.measure.drift.detector import Alarm, Bank
+from gateway.measure.drift.fleet import Budget
 from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
 from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import Sample, spread
-from gateway.measure.settings import SECOND_NS
+from gateway.measure.settings import SECOND_NS, FalseAlarms
 from gateway.measure.slo.burn import Formula, Rule, burn_rate, wilson_lower
 from gateway.measure.slo.judge import Burn
 from gateway.measure.slo.objectives import Objectives
 from gateway.measure.slo.windows import DAY_S
 from gateway.measure.state import Int64
-from gateway.tables import Float64
+from gateway.tables import Bool, Float64
 
 # A drift whose debiased PSI is surely above this wakes a person.
 PAGE_PSI_MIN: Final = 0.1
 # Bins that carry this share of the over-representation are the ones evidence is taken from.
 BINS_SHARE: Final = 0.8
+# So many bins are told with their shares, those that add most to the index.
+BINS_TOLD: Final = 5
+INDICES: Final = ("psi", "psi_debiased", "psi_debiased_low", "psi_debiased_high", "js_nats")
 # A device carries a drift when it shows those bins surely more often than the baseline, this many
 # times as often, and not far less often than the worst device.
 DEVICE_RATIO_MIN: Final = 2.0
@@ -54,23 +59,30 @@ _TEAM_OF: Final[Mapping[Indicator, Team]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cohort:
+    """Words on the devices that carry a change, for the summary and for evidence."""
+
+    summary: str = ""
+    evidence: str = ""
+
+
 def drift_numbers(
     counts: Float64, size: float, baseline: Baseline, shares: Float64
 ) -> dict[str, float]:
-    """Return the indices of a window against a baseline. `size` counts independent events."""
+    """Return the indices of a window against a baseline. `size` counts independent events.
+
+    Only the noise of an unchanged signal is subtracted. `psi_interval`, of the same width, goes to
+    second order, which needs bins that expect several events; an alarm's window may have fewer.
+    """
     n0 = baseline.events / baseline.phi
     k = 1 / n0 + 1 / max(size, 1.0)
     q = jeffreys(counts)
     raw = float(psi_terms(q, shares).sum())
     debiased = raw - float(psi_null(baseline.bins, k))
     margin = Z_95 * float(psi_sd(q, shares, max(size, 1.0), n0))
-    return {
-        "psi": raw,
-        "psi_debiased": debiased,
-        "psi_debiased_low": debiased - margin,
-        "psi_debiased_high": debiased + margin,
-        "js_nats": float(js(q, shares)),
-    }
+    values = (raw, debiased, debiased - margin, debiased + margin, float(js(q, shares)))
+    return dict(zip(INDICES, values, strict=True))
 
 
 def drift_anomaly(
@@ -78,6 +90,7 @@ def drift_anomaly(
     *,
     stream: Stream,
     bank: Bank,
+    budget: Budget,
     baseline: Baseline,
     owner: str,
     tolerance: float,
@@ -85,32 +98,37 @@ def drift_anomaly(
     sample: Sample,
     place: int,
     device_names: Sequence[str],
+    traits_of: Callable[[Int64], Traits],
 ) -> Anomaly:
-    """Explain a drift alarm."""
+    """Explain a drift alarm; `traits_of` tells what is known of devices."""
     shares = baseline.shares
     since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
     size = float(since.sum()) / baseline.phi
     numbers = drift_numbers(since.astype(np.float64), size, baseline, shares)
     window, window_size = bank.window(np.array([alarm.row]))
     recent = drift_numbers(window[0, : baseline.bins], float(window_size[0]), baseline, shares)
-    needed = special.chdtri(max(baseline.bins - 1, 1), ETA) / (tolerance / 2) ** 2
-    bound = float(bank.log_bound[alarm.row])
+    rate = PERIOD_S / tick_s / float(np.exp(bank.own_log_bound[alarm.row]))
     numbers |= {
         "psi_ewma": recent["psi"],
         "psi_ewma_debiased": recent["psi_debiased"],
         "log_evidence": alarm.log_evidence,
-        "log_evidence_bound": bound,
+        "log_evidence_bound": float(bank.log_bound(np.array([alarm.row]))[0]),
         "delta": float(bank.delta[alarm.row]),
         "phi": baseline.phi,
         "window_events": float(since.sum()),
         "baseline_events": float(baseline.events),
-        "baseline_is_large_enough": float(baseline.events / baseline.phi >= needed),
-        "false_alarms_per_30d": PERIOD_S / tick_s / float(np.exp(bound)),
+        "baseline_is_large_enough": float(baseline.events >= baseline.events_needed(tolerance)),
+        "false_alarms_per_30d": rate,
+        "budget_is_site": float(budget.per is FalseAlarms.SITE),
+        "detectors": float(budget.detectors),
     }
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
-    held, devices = _carriers(sample, place, baseline, over, float(shares[over].sum()))
-    evidence = _drift_evidence(stream, held, place, baseline, device_names)
+    numbers |= _strongest_bins(q, baseline)
+    held, devices, cohort = _carriers(
+        sample, place, baseline, over, float(shares[over].sum()), traits_of
+    )
+    evidence = _drift_evidence(stream, held, place, baseline, device_names, cohort)
     most = ", ".join(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
         for each in over[:3].tolist()
@@ -128,13 +146,33 @@ def drift_anomaly(
         subject=stream.signal,
         summary=(
             f"{stream.signal} of {stream.model} {stream.version} has drifted from its baseline: "
-            f"{most} (dominant change: {alarm.bet})"
+            f"{most}{cohort.summary} (dominant change: {alarm.bet}; {_promise(budget, rate)})"
         ),
         onset_ns=alarm.onset_ns,
         raised_ns=alarm.end_ns,
         numbers=numbers | devices,
         evidence=evidence,
     )
+
+
+def _promise(budget: Budget, rate: float) -> str:
+    """Say which budget of false alarms is in force."""
+    whose = "this signal"
+    if budget.per is FalseAlarms.SITE:
+        whose = f"all {budget.detectors} drift detectors of the site together"
+    return f"false alarms allowed: {rate:.3g} in 30 days for {whose}"
+
+
+def _strongest_bins(q: Float64, baseline: Baseline) -> dict[str, float]:
+    """Return the shares then and now of the bins that add most to the index, and what they add."""
+    terms = psi_terms(q, baseline.shares)
+    numbers: dict[str, float] = {}
+    for each in np.argsort(-terms, kind="stable")[:BINS_TOLD].tolist():
+        words = baseline.describe(each)
+        numbers[f"psi_of:{words}"] = float(terms[each])
+        numbers[f"expected_of:{words}"] = float(baseline.shares[each])
+        numbers[f"current_of:{words}"] = float(q[each])
+    return numbers
 
 
 def _over_represented(q: Float64, shares: Float64) -> Int64:
@@ -148,9 +186,17 @@ def _over_represented(q: Float64, shares: Float64) -> Int64:
 
 
 def _carriers(
-    sample: Sample, place: int, baseline: Baseline, over: Int64, expected: float
-) -> tuple[Sample, dict[str, float]]:
-    """Return the rows in those bins, of the devices that carry the change, and counts of them."""
+    sample: Sample,
+    place: int,
+    baseline: Baseline,
+    over: Int64,
+    expected: float,
+    traits_of: Callable[[Int64], Traits],
+) -> tuple[Sample, dict[str, float], _Cohort]:
+    """Return the rows in those bins of the devices that carry the change, counts, and their cohort.
+
+    Devices of which too little was seen count for no cohort.
+    """
     known = sample.take(sample.bins[:, place] >= 0)
     is_over = np.isin(baseline.group[known.bins[:, place]], over)
     devices, of_row = np.unique(known.device, return_inverse=True)
@@ -161,7 +207,10 @@ def _carriers(
     carries = (share >= limit) & (rows >= DEVICE_ROWS_MIN)
     carries &= wilson_lower(hits, rows) > expected
     carries &= share >= DEVICE_SHARE_OF_WORST * share[carries].max(initial=0.0)
+    cohort = _Cohort()
     if carries.any():
+        enough = rows >= DEVICE_ROWS_MIN
+        cohort = _cohort(carries[enough], traits_of(devices[enough]))
         is_over = is_over & carries[of_row]
     counts = {
         "devices_seen": float(len(devices)),
@@ -169,7 +218,16 @@ def _carriers(
         "device_share_ratio_max": float(share.max(initial=0.0)),
         "baseline_share_ratio": expected,
     }
-    return known.take(is_over), counts
+    return known.take(is_over), counts, cohort
+
+
+def _cohort(carries: Bool, traits: Traits) -> _Cohort:
+    """Say which devices carry a change, where they surely share what the others have not."""
+    shared = maybe_cohort(carries, traits.value)
+    if shared is None:
+        return _Cohort()
+    words = f"only devices with {traits.what} {traits.names[shared]}"
+    return _Cohort(summary=f"; {words}" if traits.may_leave else "", evidence=f"; {words}")
 
 
 def _drift_evidence(
@@ -178,6 +236,7 @@ def _drift_evidence(
     place: int,
     baseline: Baseline,
     device_names: Sequence[str],
+    cohort: _Cohort,
 ) -> tuple[Evidence, ...]:
     reasons: dict[int, str] = {}
     evidence = []
@@ -188,6 +247,7 @@ def _drift_evidence(
             reasons[fine] = (
                 f"{stream.signal} is {baseline.grid.describe(fine)}; "
                 f"{before:.2%} of the baseline lies in {baseline.describe(int(now))}"
+                f"{cohort.evidence}"
             )
         evidence.append(_evidence(held, at, device_names, reasons[fine]))
     return tuple(evidence)

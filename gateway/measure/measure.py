@@ -81,7 +81,7 @@ class Measure:
         self.latency = Latency(plan)
         self.objectives = Objectives(plan, settings)
         self.streams = Streams(plan, settings)
-        self.rates = Rates(plan, settings)
+        self.rates = Rates(plan, settings, self.streams.budget)
         self.operations = Operations(
             plan, settings, self.objectives, self.series, self.streams, self.rates
         )
@@ -310,6 +310,7 @@ class Measure:
             now_ns=self.now_ns,
             series=tuple(self._series_view(index, alarmed) for index in range(len(self.series))),
             slos=views.slo_views(self.objectives),
+            drifts=views.fleet_view(self.streams),
             devices=views.devices_view(self.devices),
             operations=operations_view(self.operations, self.now_ns),
             rates=views.rate_views(self.rates),

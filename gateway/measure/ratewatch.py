@@ -11,9 +11,11 @@ import numpy as np
 
 from gateway.batch import Anomaly, AnomalyKind, Severity, Team
 from gateway.contract.schema import Contract
+from gateway.measure.drift.fleet import Budget
 from gateway.measure.drift.rates import EVENT_RATE, RateAlarm, Rates
 from gateway.measure.episodes import Episodes, anomaly_id
 from gateway.measure.explain import PERIOD_S
+from gateway.measure.settings import FalseAlarms
 
 _KIND: Final = "event_rate"
 
@@ -31,7 +33,7 @@ def watch_rates(
         key = rate_key(rates.models[found.row])
         if isinstance(found, RateAlarm):
             contract = contracts[rates.contracts[found.row]]
-            told.append(episodes.start(key, rate_anomaly(found, contract, tick_s)))
+            told.append(episodes.start(key, rate_anomaly(found, contract, rates.budget, tick_s)))
         elif key in episodes.open:
             told.append(episodes.resolve(key, found.end_ns))
     return told
@@ -57,9 +59,10 @@ def is_rate_key(key: str) -> bool:
     return bool(json.loads(key)[0] == _KIND)
 
 
-def rate_anomaly(alarm: RateAlarm, contract: Contract, tick_s: float) -> Anomaly:
+def rate_anomaly(alarm: RateAlarm, contract: Contract, budget: Budget, tick_s: float) -> Anomaly:
     """Explain an alarm in numbers and words."""
     model, kind = contract.model, AnomalyKind.DRIFT
+    own_bound = alarm.log_bound - float(np.log(budget.sharing))
     what = "fallen" if alarm.now_hz < alarm.expected_hz else "risen"
     # In an hour of the week in which nothing is expected no change has a ratio.
     ratio = alarm.now_hz / alarm.expected_hz if alarm.expected_hz else None
@@ -92,6 +95,8 @@ def rate_anomaly(alarm: RateAlarm, contract: Contract, tick_s: float) -> Anomaly
             "log_evidence_bound": alarm.log_bound,
             "window_events": float(alarm.events),
             "baseline_events": float(alarm.baseline_events),
-            "false_alarms_per_30d": PERIOD_S / tick_s / float(np.exp(alarm.log_bound)),
+            "false_alarms_per_30d": PERIOD_S / tick_s / float(np.exp(own_bound)),
+            "budget_is_site": float(budget.per is FalseAlarms.SITE),
+            "detectors": float(budget.detectors),
         },
     )

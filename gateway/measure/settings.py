@@ -1,9 +1,10 @@
 """Knobs of the measurements, in the units in which they are used.
 
-Law: a setting is a number; nothing here reads a file.
+Law: a setting is a number or a choice; nothing here reads a file.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 SECOND_NS: Final = 1_000_000_000
@@ -12,13 +13,21 @@ SECOND_NS: Final = 1_000_000_000
 ADVANCE_GRACE_NS: Final = 2 * SECOND_NS
 
 
+class FalseAlarms(StrEnum):
+    """For whom the budget of false alarms of a contract holds."""
+
+    SIGNAL = "signal"  # for each detector by itself
+    SITE = "site"  # for all detectors of the site together
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureSettings:
     """Limits and periods of the measurements. Units: seconds and counts, as named."""
 
     drift_tick_s: float = 10.0
-    # Events of which a baseline is learned.
+    # Events of which a baseline is learned, at least; see `drift.streams` for how many more.
     baseline_events: int = 4000
+    false_alarms: FalseAlarms = FalseAlarms.SIGNAL
     # Pairs of model and version; later ones count in the series ("~other", "~other").
     series_max: int = 1024
     devices_max: int = 100_000

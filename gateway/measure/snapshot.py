@@ -11,6 +11,7 @@ from gateway.batch import Anomaly
 from gateway.measure.devices.placement import Newest
 from gateway.measure.drift.rates import RateNow
 from gateway.measure.operationviews import OperationsView
+from gateway.measure.settings import FalseAlarms
 from gateway.measure.state import Int64
 
 
@@ -62,6 +63,9 @@ class DriftView:
     js_nats: float
     log_evidence: float  # at least 0
     log_evidence_bound: float
+    # 95 % interval of psi_debiased for one look.
+    psi_debiased_low: float
+    psi_debiased_high: float
     delta: float
     phi: float
     window_events: float
@@ -108,6 +112,7 @@ class SignalView:
     counts: tuple[int, ...]
     state: BaselineState
     collected: int
+    wanted: int  # events of which the baseline is learned, as far as is known
     is_from_file: bool
     candidate: BesideView | None
     superseded: BesideView | None
@@ -203,12 +208,38 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedView:
+    """A signal that the report of the site lists; log_evidence counts on after an alarm."""
+
+    model: str
+    version: str
+    signal: str
+    log_evidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """All drift detectors together: whose budget is in force, how many, and the report.
+
+    Shape: reported is strongest first, at most a share `alpha` of it is false on average, over a
+    patience of `patience_s`.
+    """
+
+    per: FalseAlarms
+    detectors: int
+    alpha: float
+    patience_s: float
+    reported: tuple[ReportedView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything that is measured. Units: now_ns is the newest time that was taken into account."""
 
     now_ns: int
     series: tuple[SeriesView, ...]
     slos: tuple[SloView, ...]
+    drifts: FleetView
     devices: DevicesView
     operations: OperationsView
     rates: tuple[RateView, ...]

@@ -9,11 +9,12 @@ import numpy as np
 
 from gateway.contract.plan import Plan
 from gateway.measure.devices.devices import Devices
+from gateway.measure.drift.fleet import PATIENCE_S, REPORT_ALPHA, reported
 from gateway.measure.drift.grid import GridKind
 from gateway.measure.drift.ratebaseline import EVENTS_MIN
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
-from gateway.measure.explain import drift_numbers
+from gateway.measure.explain import INDICES, drift_numbers
 from gateway.measure.latency import Latency, quantiles_s
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.slo.burn import budget_remaining, burn_rate
@@ -24,8 +25,10 @@ from gateway.measure.snapshot import (
     DevicesView,
     DriftView,
     Exemplar,
+    FleetView,
     LatencyView,
     RateView,
+    ReportedView,
     ShadowView,
     SignalView,
     SloView,
@@ -57,7 +60,7 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
     window, size = bank.window(np.array([number]))
     counts = window[0, : baseline.bins]
     if not counts.sum():
-        numbers = {"psi": 0.0, "psi_debiased": 0.0, "js_nats": 0.0}
+        numbers = dict.fromkeys(INDICES, 0.0)
     else:
         numbers = drift_numbers(counts, float(size[0]), baseline, baseline.shares)
     total = float(counts.sum())
@@ -65,11 +68,9 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
         bins=tuple(baseline.describe(each) for each in range(baseline.bins)),
         expected=tuple(baseline.shares.tolist()),
         current=tuple((counts / total).tolist()) if total else (),
-        psi=numbers["psi"],
-        psi_debiased=numbers["psi_debiased"],
-        js_nats=numbers["js_nats"],
+        **{name: numbers[name] for name in INDICES},
         log_evidence=max(0.0, float(bank.evidence[number])),
-        log_evidence_bound=float(bank.log_bound[number]),
+        log_evidence_bound=float(bank.log_bound(np.array([number]))[0]),
         delta=float(bank.delta[number]),
         phi=baseline.phi,
         window_events=float(size[0]) * baseline.phi,
@@ -95,7 +96,7 @@ def _superseded(streams: Streams, number: int) -> BesideView | None:
         shadow=ShadowView(
             until_ns=shadow.until_ns,
             log_evidence=max(0.0, float(bank.evidence[shadow.slot])),
-            log_evidence_bound=float(bank.log_bound[shadow.slot]),
+            log_evidence_bound=float(bank.own_log_bound[shadow.slot]),
             alarms=shadow.alarms,
             last_alarm_ns=shadow.last_alarm_ns,
         ),
@@ -121,6 +122,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
         counts=tuple(streams.counts(number).tolist()),
         state=state,
         collected=int(streams.lanes[item.lane].seen[item.row]),
+        wanted=streams.events_wanted(number),
         is_from_file=streams.maybe_given(number) is not None,
         candidate=None
         if candidate is None
@@ -158,6 +160,37 @@ def rate_views(rates: Rates) -> tuple[RateView, ...]:
             )
         )
     return tuple(views)
+
+
+def fleet_view(streams: Streams) -> FleetView:
+    """Copy what holds for all drift detectors together, and report those that surely drift.
+
+    A baseline that is too small for its tolerance is not reported, but its detector counts.
+    """
+    running = np.array(sorted(streams.baselines), dtype=np.int64)
+    detectors = max(streams.budget.detectors, len(running))
+    log_m = np.full(detectors, -np.inf)
+    log_m[: len(running)] = streams.bank.lasting[running]
+    patience_ticks = streams.bank.patience_ticks
+    # Less than this is never reported, however many are.
+    for at in np.flatnonzero(log_m >= np.log(patience_ticks / REPORT_ALPHA)).tolist():
+        number = int(running[at])
+        if not streams.is_large_enough(number, streams.baselines[number]):
+            log_m[at] = -np.inf
+    listed = []
+    for at in reported(log_m, patience_ticks, REPORT_ALPHA).tolist():
+        model, version, signal = streams.items[int(running[at])].key
+        evidence = float(log_m[at])
+        listed.append(
+            ReportedView(model=model, version=version, signal=signal, log_evidence=evidence)
+        )
+    return FleetView(
+        per=streams.budget.per,
+        detectors=detectors,
+        alpha=REPORT_ALPHA,
+        patience_s=PATIENCE_S,
+        reported=tuple(listed),
+    )
 
 
 def latency_view(latency: Latency, series: int) -> LatencyView:

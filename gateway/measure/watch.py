@@ -6,12 +6,16 @@ what is urgent is told with the batch that shows it.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from gateway.batch import NO_CONTRACT, Anomaly, AnomalyKind, Severity
 from gateway.contract.plan import Plan
+from gateway.contract.schema import Action, Contract
+from gateway.measure.cohorts import Traits
 from gateway.measure.devices.causes import Causes
 from gateway.measure.devices.devices import Devices
+from gateway.measure.devices.placement import ACCELERATOR_KEY
 from gateway.measure.drift.detector import Alarm
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
@@ -24,6 +28,7 @@ from gateway.measure.series import SeriesTable
 from gateway.measure.settings import SECOND_NS, MeasureSettings
 from gateway.measure.slo.judge import Burn
 from gateway.measure.slo.objectives import Objectives
+from gateway.measure.state import Int64
 from gateway.measure.trouble import Trouble
 from gateway.measure.views import is_back
 
@@ -164,6 +169,7 @@ class Watch:
             alarm,
             stream=stream,
             bank=self.streams.bank,
+            budget=self.streams.budget,
             baseline=self.streams.baselines[alarm.row],
             owner=contract.owner,
             tolerance=contract.drift.tolerance,
@@ -171,8 +177,19 @@ class Watch:
             sample=self._recent.newest(stream.series),
             place=int(lane.place_of_series[stream.series]),
             device_names=self.devices.names,
+            traits_of=partial(self._traits, stream.contract),
         )
         return self.episodes.start(key, anomaly)
+
+    def _traits(self, contract: int, devices: Int64) -> Traits:
+        """Tell on which accelerators devices ran a contract's model last."""
+        models = self.devices.models
+        return Traits(
+            what="accelerator",
+            names=models.accelerators,
+            value=models.accelerator_of(devices, contract),
+            may_leave=is_exported(self.plan.contracts[contract], ACCELERATOR_KEY),
+        )
 
     def _quiet_drifts(self, now_ns: int) -> list[Anomaly]:
         """Resolve drifts whose index has been within the tolerance for long enough."""
@@ -242,6 +259,13 @@ class Watch:
         ]
         team = self._causes.team_of(contract)
         return burn_anomaly(burn, self.objectives, samples, self.devices.names, team)
+
+
+def is_exported(contract: Contract, key: str) -> bool:
+    """Say whether a contract lets an attribute leave the site as it is."""
+    rule = contract.resource.get(key)
+    signals = (each for each in contract.signals.values() if each.attribute == key)
+    return any(each is not None and each.export is Action.PASS for each in (rule, *signals))
 
 
 def _drift_key(key: tuple[str, str, str]) -> str:

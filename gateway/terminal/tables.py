@@ -394,13 +394,14 @@ def slos(console: Console, page: Json) -> None:
 def drift(console: Console, page: Json) -> None:
     """Show signals against their baselines."""
     numbers = ("psi", "tolerance", "evidence")
+    quiet = {None: "no", True: "no", False: "never: baseline too small"}
     table = _table("", "model", "version", "signal", "alarm", *numbers, "baseline", right=numbers)
     for each in page["items"]:
         table.add_row(
             _text(each["model"]),
             _text(each["version"]),
             _text(each["signal"]),
-            _text("yes", "bold red") if each["alarm"] else _text("no"),
+            _text("yes", "bold red") if each["alarm"] else _text(quiet[each["calibrated"]]),
             _number(each["psi"]),
             _number(each["tolerance"]),
             _number(each["log_evidence"]),

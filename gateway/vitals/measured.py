@@ -84,6 +84,27 @@ MEASURED: Final = (
         help="Alarms of a superseded baseline since its promotion, while it is in the shadow.",
     ),
     Vital(
+        name="weir_drift_uncalibrated",
+        type=GAUGE,
+        unit="",
+        labels=("model", "version", "signal"),
+        help="1 where a baseline is too small for the tolerance, so that its signal never alarms.",
+    ),
+    Vital(
+        name="weir_drift_reported",
+        type=GAUGE,
+        unit="",
+        labels=("model", "version", "signal"),
+        help="1 for signals of the drift report, of which 10 % are false at most, on average.",
+    ),
+    Vital(
+        name="weir_drift_detectors",
+        type=GAUGE,
+        unit="",
+        labels=("budget",),
+        help="Drift detectors, the most that ever ran together; budget is per signal or per site.",
+    ),
+    Vital(
         name="weir_device_freshness_seconds",
         type=GAUGE,
         unit="seconds",

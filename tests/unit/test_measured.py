@@ -1,14 +1,16 @@
-"""Baselines as the API lists them: every state that a signal's baselines can be in, with its id."""
+"""Baselines as the API lists them, every state with its id, and what is said of all detectors."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from gateway.api.measurements import measured as samples_of
 from gateway.api.sources import BaselineState
-from gateway.measure import Measure, MeasureSettings
+from gateway.contract.schema import DriftRule
+from gateway.measure import FalseAlarms, Measure, MeasureSettings
 from gateway.measured import measured
 from gateway.otlp.events import Promotion
-from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, declared, plan
+from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, declared, plan
 from tests.unit.measure.test_given import file, plan_with
 
 
@@ -32,7 +34,6 @@ class Site:
             now_ns=self.now_ns,
             contracts=self.measure.plan.contracts,
             token=str,
-            baseline_events=4_000,
         )
         (drift,) = [each for each in found.drift if each.signal == "confidence"]
         rows = [each for each in found.baselines if each.signal == "confidence"]
@@ -54,7 +55,7 @@ def test_a_baseline_goes_from_collecting_to_superseded() -> None:
     (first,) = site.shown()
     # A block of 500 is full with the seventh batch of 80, and there are eight.
     assert (first.state, first.source, first.events) == ("frozen", "site", 8 * 560)
-    assert first.calibrated is False
+    assert first.calibrated is True
     site.run(120, 4, 3)
     rows = site.shown()
     assert states(rows) == ["frozen", "candidate"]
@@ -84,9 +85,7 @@ def test_a_baseline_goes_from_collecting_to_superseded() -> None:
 def test_signals_with_the_same_counts_have_ids_of_their_own() -> None:
     site = Site(Measure(plan(), MeasureSettings()))
     site.run(60, 8, 2)
-    found = measured(
-        site.measure.snapshot(), now_ns=0, contracts=(), token=str, baseline_events=4_000
-    ).baselines
+    found = measured(site.measure.snapshot(), now_ns=0, contracts=(), token=str).baselines
     assert len({each.id for each in found}) == len(found) == 3
 
 
@@ -95,3 +94,33 @@ def test_a_baseline_from_a_file_says_so() -> None:
     site.run(1, 8, 2)
     (row,) = site.shown()
     assert (row.state, row.source, row.events, row.calibrated) == ("frozen", "file", 40_000, True)
+
+
+def test_the_report_and_what_never_alarms_are_shown_and_counted() -> None:
+    settings = MeasureSettings(baseline_events=200, false_alarms=FalseAlarms.SITE)
+    small = plan(contract(drift=DriftRule(tolerance=0.05)))
+    for the_plan, calibrated in ((plan(), True), (small, False)):
+        site = Site(Measure(the_plan, settings))
+        site.run(60, 8, 2)
+        site.run(90, 3, 4)
+        found = measured(site.measure.snapshot(), now_ns=0, contracts=(), token=str)
+        (drift,) = [each for each in found.drift if each.signal == "confidence"]
+        assert (drift.calibrated, drift.alarm) == (calibrated, calibrated)
+        assert drift.psi_debiased is not None
+        assert drift.psi_debiased_low is not None
+        assert drift.psi_debiased_high is not None
+        assert 0.1 < drift.psi_debiased_low < drift.psi_debiased < drift.psi_debiased_high
+        assert (found.budget.per, found.budget.detectors) == ("site", 3)
+        listed = [(each.version, each.signal) for each in found.reported.signals]
+        assert listed == ([("1.0", "confidence")] if calibrated else [])
+        assert found.reported.promise == (
+            "at most 10 % of these are expected to be false, over a patience of 30 days"
+        )
+        told = {
+            (each.name, each.labels.get("signal", each.labels.get("budget"))): each.value
+            for each in samples_of(found)
+        }
+        assert told["weir_drift_uncalibrated", "confidence"] == (not calibrated)
+        assert told["weir_drift_reported", "confidence"] == calibrated
+        assert told["weir_drift_reported", "brightness"] == 0
+        assert told["weir_drift_detectors", "site"] == 3

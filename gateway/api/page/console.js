@@ -280,6 +280,15 @@ function sparkline(values) {
     make("polyline", { class: "history", points: points.join(" ") }));
 }
 
+function drawDriftReport(page) {
+  const names = page.reported.signals.slice(0, LIST_MAX).map((each) =>
+    each.signal + " of " + each.model + " " + each.version).join(", ");
+  const whose = page.budget.per === "site" ? "all " + count(page.budget.detectors) +
+    " detectors together" : "each of " + count(page.budget.detectors) + " detectors";
+  byId("drift-report").replaceChildren("Reported: " + (names || "none") +
+    (names ? "; " + page.reported.promise : "") + ". Alarms: the budget holds for " + whose + ".");
+}
+
 function drawDrift(page) {
   const order = [...page.items].sort((a, b) => (b.psi || 0) - (a.psi || 0));
   fill("drift", order.slice(0, LIST_MAX).map((state) =>
@@ -288,6 +297,8 @@ function drawDrift(page) {
       make("p", { class: "quiet" }, state.model + " " + state.version),
       make("p", { class: state.alarm ? "bad" : "" },
         state.psi === null ? "baseline " + state.baseline : "PSI " + short(state.psi)),
+      state.calibrated === false ? make("p", { class: "quiet" },
+        "uncalibrated: the baseline is too small to alarm") : null,
       bars(state), sparkline(state.history))), "No signal is watched.");
 }
 
@@ -425,6 +436,7 @@ async function refresh() {
     drawAccounting(status.accounting);
     drawModels(models);
     drawSlos(slos);
+    drawDriftReport(drift);
     drawDrift(drift);
     drawAnomalies(anomalies);
     drawDives(dives);

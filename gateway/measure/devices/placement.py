@@ -180,6 +180,20 @@ class Placement:
         self.key = np.insert(self.key, at[lost], key[lost])
         return np.searchsorted(self.key, key)
 
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """Names of the accelerators that are known."""
+        return self._accelerators.names
+
+    def accelerator_of(self, devices: Int64, contract: int) -> Int64:
+        """Return where devices ran a contract's model last, NONE where that is not known."""
+        key = devices * CONTRACTS_MAX + contract
+        at = np.minimum(np.searchsorted(self.key, key), max(len(self.key) - 1, 0))
+        if not len(self.key):
+            return np.full(len(key), NONE, dtype=np.int64)
+        found: Int64 = np.where(self.key[at] == key, self.accelerator[at], NONE)
+        return found
+
     def moved(self) -> Bool:
         """Say which rows are not on the accelerator on which they were before."""
         found: Bool = self.before != NONE

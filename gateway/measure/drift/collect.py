@@ -1,27 +1,36 @@
 """Collect the events of which a baseline is made, in consecutive blocks.
 
 Law: a block is a difference of two exact counts, so blocks add up to the baseline. Blocks show
-overdispersion, and whether the time that was learned from was steady.
+overdispersion, and whether the time that was learned from was steady. There are at most BLOCKS_MAX
+of them: of so many, each two neighbours become one, and later blocks are as large.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-from gateway.measure.drift.baseline import freeze
+from gateway.measure.drift.baseline import Baseline, freeze
 from gateway.measure.drift.detector import Bank
 from gateway.measure.drift.grid import Grid
 from gateway.measure.state import Int64
 
+BLOCKS_MAX: Final = 16
+
 
 @dataclass(slots=True, kw_only=True)
 class Collection:
-    """Blocks so far. `last` are the stream's counts when the last block was closed."""
+    """Blocks so far. `last` are the stream's counts when the last block was closed.
+
+    `wanted` is how many events the blocks so far ask for, 0 while nothing is known; it is computed
+    from them and no part of the state.
+    """
 
     last: Int64
     refusals: int = 0
     blocks: list[Int64] = field(default_factory=list)
+    wanted: int = 0
 
     @staticmethod
     def begin(counts: Int64, refusals: int = 0) -> "Collection":
@@ -32,6 +41,14 @@ class Collection:
         """End a block at the given counts."""
         self.blocks.append(counts - self.last)
         self.last = counts.copy()
+        if len(self.blocks) >= BLOCKS_MAX:
+            pairs = zip(self.blocks[::2], self.blocks[1::2], strict=True)
+            self.blocks = [first + second for first, second in pairs]
+
+    def baseline(self, grid: Grid, *, unsteady: bool = False) -> Baseline:
+        """Freeze what has been collected."""
+        counts = np.sum(np.array(self.blocks), axis=0)
+        return freeze(grid, counts, self.blocks, unsteady=unsteady)
 
 
 def alarms_by_itself(

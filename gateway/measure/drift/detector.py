@@ -13,6 +13,10 @@ the mean, and A E[N] <= E[M + A N] <= T. A tick without events is never stepped 
 1 and M would grow by 1 for nothing. CUSUM, M becomes L max(1, M), is never above, so that the same
 holds for it. What is stored of M is rounded down, fees up.
 
+`lasting` is an M that no alarm sets back, for reports (see `fleet`): it becomes M / (1 + M before)
+(1 + lasting), where "before" is after any reset. The mean of M is at most 1 + M before, so that of
+`lasting` grows by at most 1 a tick as well. After a patience of ticks it starts again at 0.
+
 Outside the proof: dividing log L by phi >= 1 keeps (1) under independence (Jensen); where events
 depend on one another beyond the ball, phi is calibration. The reference itself is estimated, which
 delta allows for with probability 1 - ETA per baseline.
@@ -40,6 +44,7 @@ from gateway.measure.drift.bets import (
     ordered_bets,
     smoothing,
 )
+from gateway.measure.drift.fleet import fleet_log_bound
 from gateway.measure.drift.recent import BLOCKS, Recent
 from gateway.measure.state import Array, Int64, State, grown
 from gateway.tables import Bool, Float64
@@ -52,6 +57,7 @@ PRIOR_EVENTS: Final = 200.0
 COMPONENTS: Final = BETS + ADAPTIVE
 INDEX_WINDOW: Final = 1  # the EWMA that is shown is the one with a half-life of 32 ticks
 CHUNK_STREAMS: Final = 384
+PATIENCE_TICKS: Final = 259_200  # 30 days of 10 s
 # A smooth bet never expects a bin to lose more than this share of its reference.
 SMOOTH_FACTOR_MIN: Final = 0.1
 AGE_MAX: Final = (1 << 16) - 1
@@ -144,9 +150,14 @@ def rounded_down(values: Float64) -> Float32:
 
 
 class Bank:
-    """Detectors of all streams that have a baseline."""
+    """Detectors of all streams that have a baseline.
 
-    def __init__(self) -> None:
+    `patience_ticks` is after how many ticks of a stream its lasting evidence starts again.
+    """
+
+    def __init__(self, patience_ticks: int = PATIENCE_TICKS) -> None:
+        self.patience_ticks = patience_ticks
+        self._sharing = 1
         self.log_m: Float32 = np.full((0, COMPONENTS), -np.inf, dtype=np.float32)
         # Ticks since a bet's evidence was last gone.
         self.age = np.zeros((0, COMPONENTS), dtype=np.uint16)
@@ -157,6 +168,7 @@ class Bank:
         self.recent_ticks = np.zeros((0, BLOCKS), dtype=np.uint8)
         self.ticks = np.zeros(0, dtype=np.int64)
         self.evidence = np.zeros(0)
+        self.lasting: Float32 = np.full(0, -np.inf, dtype=np.float32)
         # What follows is computed from baselines and is not part of the state.
         self._fees: Float32 = np.zeros((0, BETS), dtype=np.float32)
         self._log_weight = np.full((0, 3), -np.inf)
@@ -168,7 +180,8 @@ class Bank:
         self._shares = np.zeros((0, PLACES))
         self.delta = np.zeros(0)
         self.phi = np.ones(0)
-        self.log_bound = np.full(0, np.inf)
+        # Log A of the stream's contract; `log_bound` says what is in force.
+        self.own_log_bound = np.full(0, np.inf)
         self._baselines: list[Baseline | None] = []
 
     def reserve(self, rows: int) -> None:
@@ -195,10 +208,18 @@ class Bank:
         self._is_ordered[row] = baseline.is_ordered
         self._is_cusum[row] = accumulator is Accumulator.CUSUM
         self.phi[row] = baseline.phi
-        self.log_bound[row] = log_bound
+        self.own_log_bound[row] = log_bound
         self._baselines[row] = baseline
         delta = np.array([baseline.delta(tolerance)])
         self.refer(np.array([row]), baseline.shares[None, :], delta)
+
+    def share(self, detectors: int) -> None:
+        """Let this many detectors share one budget: every bound becomes A K, see `fleet`."""
+        self._sharing = detectors
+
+    def log_bound(self, rows: Int64) -> Float64:
+        """Return the bounds in force, infinite where a stream has no baseline."""
+        return fleet_log_bound(self.own_log_bound[rows], self._sharing)
 
     def refer(self, rows: Int64, shares: Float64, delta: Float64) -> None:
         """Judge armed streams against other shares of their baseline's bins from the next tick on.
@@ -249,6 +270,9 @@ class Bank:
     def _step(self, rows: Int64, counts: Int64, end_ns: Int64, bets: Bets) -> list[Alarm]:
         placed = np.take_along_axis(counts, self._bin_at[rows].astype(np.intp), axis=1)
         seen, phi = placed.astype(np.float64), self.phi[rows]
+        # After a step the first bet that learns has a finite M, whatever it won.
+        is_anew = np.isneginf(self.log_m[rows, BETS])
+        before = np.where(is_anew, -np.inf, self.evidence[rows])
         log_m = self._accumulated(rows, seen, bets)
         mixed, parts = mixture(log_m, self._log_weight[rows], bets.weights)
         age = np.minimum(self.age[rows], np.uint16(AGE_MAX - 1)) + np.uint16(1)
@@ -263,8 +287,12 @@ class Bank:
         self.ticks[rows] += 1
         self._window.add(rows, placed, end_ns, self.ticks[rows])
         self.evidence[rows] = mixed
+        held = self.lasting[rows].astype(np.float64)
+        lasting = mixed - np.logaddexp(0.0, before) + np.logaddexp(0.0, held)
+        is_over = self.ticks[rows] % self.patience_ticks == 0
+        self.lasting[rows] = rounded_down(np.where(is_over, -np.inf, lasting))
         alarms: list[Alarm] = []
-        for k in np.flatnonzero(mixed >= self.log_bound[rows]).tolist():
+        for k in np.flatnonzero(mixed >= self.log_bound(rows)).tolist():
             row, dominant = int(rows[k]), int(np.argmax(parts[k]))
             alarms.append(
                 Alarm(
@@ -337,7 +365,8 @@ class Bank:
         """Put back the evidence of the given streams; their baselines are armed elsewhere."""
         self.reserve(int(rows.max(initial=-1)) + 1)
         for name in _STATE_FIELDS:
-            getattr(self, name)[rows] = state[name]
+            if name in state:
+                getattr(self, name)[rows] = state[name]
 
 
 def _name(baseline: Baseline | None, bet: int) -> str:
@@ -375,6 +404,7 @@ _STATE_FIELDS: Final = (
     "recent_ticks",
     "ticks",
     "evidence",
+    "lasting",
 )
 _ARMED_FIELDS: Final = (
     "_fees",
@@ -386,13 +416,14 @@ _ARMED_FIELDS: Final = (
     "_shares",
     "delta",
     "phi",
-    "log_bound",
+    "own_log_bound",
 )
 _FILL: Final[Mapping[str, float]] = {
     "log_m": -np.inf,
+    "lasting": -np.inf,
     "_log_weight": -np.inf,
     "_bin_at": SPARE,
     "_place_of": SPARE,
     "phi": 1,
-    "log_bound": np.inf,
+    "own_log_bound": np.inf,
 }

@@ -3,20 +3,63 @@
 Law: none of this assumes anything about how detectors depend on one another. A detector's M after T
 ticks has a mean of at most T, and that is all that is used. Functions are pure; M is in logs.
 
-Pages, per fleet: with the bound A K on each of K detectors the expected number of false alarms of
-all of them in A ticks is at most K A / (A K) = 1.
+Pages, per site: detector i has the bound A_i K, where K counts the detectors that run. K may grow
+and never falls. Let Phi be the sum of M_i / (A_i K) plus the number N of alarms of all detectors.
+In a tick the M_i of a detector without change grows by at most 1 in the mean; where K grows, the
+sum only falls; an alarm takes at least 1 from the sum and adds 1 to N. So N grows in the mean by at
+most the sum of 1 / (A_i K) over those that run, which are at most K, and
+
+    E[N in T ticks] <= sum of T / (A_i K) <= T / (the least A_i),
+
+T / A where all contracts have the same A. Contracts with different rates share the site in equal
+parts: the site as a whole has the mean of their rates. A K that fell would break this, because Phi
+would jump; so it is part of the state, and counts what ran in the past too.
 
 Reports: over a patience of H ticks let k be the largest number such that the k-th largest M is at
 least K H / (alpha k); report those k. For a detector without change, 1{reported} / k is at most
 alpha M / (K H), whose mean is at most alpha / K, so the expected share of false reports is at most
-alpha. Source: drift.md section 4; Wang and Ramdas (2022), arXiv 2009.02824; Dandapanthula and
-Ramdas (2025), arXiv 2501.04130.
+alpha. M here is the bank's `lasting`, which an alarm does not set back. Detectors that may not be
+reported count in K all the same. Source: drift.md section 4; Wang and Ramdas (2022), arXiv
+2009.02824; Dandapanthula and Ramdas (2025), arXiv 2501.04130.
 """
+
+from typing import Final
 
 import numpy as np
 
+from gateway.measure.settings import FalseAlarms
 from gateway.measure.state import Int64
 from gateway.tables import Float64
+
+# What a report promises: at most this share of it is false on average, over this patience.
+REPORT_ALPHA: Final = 0.1
+PATIENCE_S: Final = 30 * 86_400.0
+
+
+class Budget:
+    """Whose budget of false alarms is in force, and how many detectors share it.
+
+    Every kind of detector tells here how many of it run; this is the one place that counts them.
+    """
+
+    def __init__(self, per: FalseAlarms) -> None:
+        self.per = per
+        self.detectors = 0
+        self._running: dict[str, int] = {}
+
+    @property
+    def sharing(self) -> int:
+        """K, by which the bound of each detector is multiplied: 1 where each has its own."""
+        return max(self.detectors, 1) if self.per is FalseAlarms.SITE else 1
+
+    def tell(self, kind: str, running: int) -> None:
+        """Note how many detectors of a kind run; the count of all never falls."""
+        self._running[kind] = running
+        self.detectors = max(self.detectors, sum(self._running.values()))
+
+    def restore(self, detectors: int) -> None:
+        """Take over a saved count."""
+        self.detectors = max(self.detectors, detectors)
 
 
 def fleet_log_bound(log_bound: Float64 | float, detectors: int) -> Float64:

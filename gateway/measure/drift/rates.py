@@ -27,6 +27,7 @@ import numpy as np
 from gateway.contract.plan import Plan
 from gateway.measure.devices.devices import PAUSE_NS
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.fleet import Budget, fleet_log_bound
 from gateway.measure.drift.rate import FACTORS, rate_mixture, rate_step, rate_values
 from gateway.measure.drift.ratebaseline import (
     COUNT,
@@ -100,9 +101,10 @@ class RateNow:
 class Rates:
     """Rates of the models whose contracts judge them; a row for each."""
 
-    def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
+    def __init__(self, plan: Plan, settings: MeasureSettings, budget: Budget) -> None:
         self._plan = plan
         self._settings = settings
+        self.budget = budget
         self.tick_ns = settings.drift_tick_ns
         self._quiet_ns = round(settings.drift_quiet_s * SECOND_NS)
         self.contracts = tuple(
@@ -155,10 +157,11 @@ class Rates:
         return len(self.baselines)
 
     def log_bound(self, contract: int) -> float:
-        """Return log A: A is the ticks in which one false alarm is allowed, ten at least."""
+        """Return the bound in force; A, the ticks of one false alarm, is ten at least."""
         rule = self._plan.contracts[contract].drift
         allowed = rule.false_alarms_per_s * self._settings.drift_tick_s
-        return max(LOG_BOUND_MIN, -math.log(allowed))
+        own = max(LOG_BOUND_MIN, -math.log(allowed))
+        return float(fleet_log_bound(own, self.budget.sharing))
 
     def add(self, contract: Int64, event_ns: Int64) -> None:
         """Count inferences that arrived in the tick that is open. Shape: (inferences,) both."""
@@ -323,6 +326,7 @@ class Rates:
         season = self._plan.contracts[self.contracts[row]].drift.season
         found = freeze_rate(self.sums[row, REFERENCE], self.tick_ns, season)
         self.baselines[row] = found
+        self.budget.tell("rates", self.running)
         self._mean[row] = found.means()
         self._low[row], self._high[row] = found.ranges(self.tolerance(row))
         self._phi[row] = found.phi

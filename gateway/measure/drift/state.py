@@ -54,6 +54,7 @@ def save(streams: Streams) -> State:
         "items": pack_json(items),
         "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
         "tick": np.array([streams.tick], dtype=np.int64),
+        "detectors": np.array([streams.budget.detectors], dtype=np.int64),
         **prefixed("bank", streams.bank.state(rows)),
         **prefixed("shadow", shadows),
     }
@@ -96,6 +97,8 @@ class _Reader:
 def load(streams: Streams, state: Mapping[str, Array]) -> None:
     """Put saved streams back into those that the restored series have opened."""
     streams.tick = int(state["tick"][0])
+    if "detectors" in state:
+        streams.budget.restore(int(state["detectors"][0]))
     items = unpack_json(state["items"])
     widths = _widths(items, len(state["counts"]))
     reader = _Reader(state["counts"])
@@ -124,14 +127,14 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             streams.candidates[number] = candidate
         if item["inherited"] and learns:
             streams.inherited.add(number)
+        streams.set_progress(number, item["opened"], item["seen"])
         if collection is not None and learns:
             streams.resume(number, collection, item["due"])
-        elif baseline is None:
+        elif candidate is None and not (baseline and streams.is_large_enough(number, baseline)):
             streams.collect(number)
         if item.get("superseded"):
             digest, events, at_ns = item["superseded"]
             streams.superseded[number] = Superseded(digest=digest, events=events, at_ns=at_ns)
-        streams.set_progress(number, item["opened"], item["seen"])
     rows = np.array(ours, dtype=np.int64)
     streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})
     for number in range(len(streams.items)):
@@ -219,7 +222,9 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
     empty = part("bank", first)
     bank = {
         name: np.full(
-            (len(names), *array.shape[1:]), -np.inf if name == "log_m" else 0, dtype=array.dtype
+            (len(names), *array.shape[1:]),
+            -np.inf if name in ("log_m", "lasting") else 0,
+            dtype=array.dtype,
         )
         for name, array in empty.items()
     }
@@ -227,6 +232,9 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
         "items": pack_json(items),
         "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
         "tick": np.maximum(first["tick"], second["tick"]),
+        "detectors": np.array(
+            [max(int(each.get("detectors", [0])[0]) for each in (first, second))], dtype=np.int64
+        ),
         **prefixed("bank", bank),
     }
 

@@ -1,7 +1,9 @@
 """Every signal of every series: its counts, its baseline, and the ticks of its drift detector.
 
-Law: a stream is (series, signal). Its counts are exact and never reset. Its life: it collects the
-first `baseline_events` observations, is frozen, and from then on is judged tick by tick. A tick is
+Law: a stream is (series, signal). Its counts are exact and never reset. Its life: it collects its
+first observations, is frozen, and from then on is judged tick by tick. It collects at least
+`baseline_events`, and goes on until the baseline is large enough for the contract's tolerance, or
+until PATIENCE_BASELINES times as many are there, so that it never waits for ever. A tick is
 `drift_tick_s` of arrival time, held open until it has 20 events or five minutes have passed; which
 batch or idle step closes it does not change what is in it.
 
@@ -12,10 +14,13 @@ different therefore alarms once; meanwhile its own events are collected as a can
 which a person promotes. After an alarm, too, a candidate is collected from then on.
 
 What a baseline file gives is not learned: a version that it names is judged against it from its
-first event on and collects nothing, so that live data never changes it. Where such a baseline is
-too small for the tolerance, its stream has an index and an interval, and never alarms.
+first event on and collects nothing, so that live data never changes it.
+
+Where a baseline, learned or given, is too small for the tolerance, its stream has an index and an
+interval, and never alarms. One that learned such a baseline collects a candidate at once.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,10 +29,11 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.contract.plan import Plan
-from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, freeze
+from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline
 from gateway.measure.drift.collect import Collection, alarms_by_itself
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
+from gateway.measure.drift.fleet import PATIENCE_S, Budget
 from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
 from gateway.measure.drift.shadow import Shadows, Superseded
@@ -37,7 +43,14 @@ from gateway.measure.state import Int64
 TICK_EVENTS_MIN: Final = 20
 TICK_HELD_S_MAX: Final = 300.0
 BLOCKS_PER_BASELINE: Final = 8
-# After this many baselines that alarmed on themselves the next one is taken, marked unsteady.
+# A baseline that is still too small at so many times `baseline_events` is frozen as it is, for its
+# index; a candidate, which waits beside one that is in force, may take longer.
+PATIENCE_BASELINES: Final = 16
+CANDIDATE_PATIENCE_BASELINES: Final = 64
+# What is learned in a time so rough, as a start with its cold starts is, is thrown away if it is
+# too small because of that: its phi would stay. Frames of long scenes are always so.
+PHI_STEADY_MAX: Final = 8.0
+# After this many baselines that were refused the next one is taken, marked if it is unsteady.
 REFUSALS_MAX: Final = 3
 
 
@@ -82,7 +95,8 @@ class Streams:
         self.candidates: dict[int, Baseline] = {}
         self.superseded: dict[int, Superseded] = {}
         self.shadows = Shadows()
-        self.bank = Bank()
+        self.budget = Budget(settings.false_alarms)
+        self.bank = Bank(max(1, round(PATIENCE_S / settings.drift_tick_s)))
         self.tick = 0
         hold = TICK_HELD_S_MAX / settings.drift_tick_s
         self._hold_ticks = max(1, round(hold))
@@ -134,8 +148,11 @@ class Streams:
 
     def is_large_enough(self, number: int, baseline: Baseline) -> bool:
         """Say whether a baseline is large enough for the tolerance of a stream's contract."""
-        rule = self._plan.contracts[self.items[number].contract].drift
-        return baseline.events >= baseline.events_needed(rule.tolerance)
+        return baseline.events >= baseline.events_needed(self.tolerance(number))
+
+    def tolerance(self, number: int) -> float:
+        """Return the tolerance of a stream's contract."""
+        return self._plan.contracts[self.items[number].contract].drift.tolerance
 
     def number_of(self, model: str, version: str, signal: str) -> int | None:
         """Return a stream's number, None when there is no such stream."""
@@ -167,6 +184,8 @@ class Streams:
         lane, row = self._lane_row(number)
         lane.fold(np.array([row]), self.tick)
         self.bank.clear(number, self.tick * self._settings.drift_tick_ns)
+        if not self.is_large_enough(number, baseline) and number not in self.candidates:
+            self.collect(number)
 
     def arm(self, number: int, baseline: Baseline) -> None:
         """Connect a stream with a baseline without touching its counts or evidence."""
@@ -176,9 +195,11 @@ class Streams:
         bound = self.log_bound(number)
         self.bank.arm(number, baseline, rule.tolerance, bound, rule.accumulator)
         lane.freeze(row, baseline.group)
+        self.budget.tell("streams", len(self.baselines))
+        self.bank.share(self.budget.sharing)
 
     def log_bound(self, number: int) -> float:
-        """Return log A: A is the ticks in which one false alarm is allowed."""
+        """Return log A: A is the ticks in which the contract allows one false alarm."""
         rule = self._plan.contracts[self.items[number].contract].drift
         return float(-np.log(rule.false_alarms_per_s * self._settings.drift_tick_s))
 
@@ -206,27 +227,54 @@ class Streams:
                 number = lane.stream[row]
                 collection = self.collections[number]
                 collection.close_block(lane.counts(row))
-                lane.due[row] = lane.seen[row] + self._block_events
-                enough = lane.seen[row] >= self._settings.baseline_events
-                if enough and len(collection.blocks) >= BLOCKS_MIN:
+                # Blocks that were joined are larger than the first ones.
+                size = int(lane.seen[row]) // len(collection.blocks)
+                lane.due[row] = lane.seen[row] + max(self._block_events, size)
+                if self.is_enough(number, collection):
                     self._finish(number, collection)
                     if number in self.baselines:
                         frozen.append(number)
         return frozen
 
+    def is_enough(self, number: int, collection: Collection) -> bool:
+        """Say whether a collection is to be frozen now."""
+        lane, row = self._lane_row(number)
+        seen, least = int(lane.seen[row]), self._settings.baseline_events
+        if seen < least or len(collection.blocks) < BLOCKS_MIN:
+            return False
+        baseline = collection.baseline(lane.grid)
+        needed = baseline.events_needed(self.tolerance(number))
+        beside = number in self.baselines
+        most = least * (CANDIDATE_PATIENCE_BASELINES if beside else PATIENCE_BASELINES)
+        collection.wanted = min(math.ceil(max(needed, least)), most)
+        is_decided = baseline.events >= needed or seen >= most
+        return is_decided or self._is_too_rough(number, baseline, collection.refusals)
+
+    def _is_too_rough(self, number: int, baseline: Baseline, refusals: int) -> bool:
+        """Say whether a time was so unsteady that its baseline is too small for it."""
+        is_rough = baseline.phi > PHI_STEADY_MAX and refusals < REFUSALS_MAX
+        return is_rough and not self.is_large_enough(number, baseline)
+
+    def events_wanted(self, number: int) -> int:
+        """Return of how many events a stream's baseline is learned, as far as is known."""
+        collection = self.collections.get(number)
+        least = self._settings.baseline_events
+        return least if collection is None else max(least, collection.wanted)
+
     def _finish(self, number: int, collection: Collection) -> None:
         lane, row = self._lane_row(number)
         rule = self._plan.contracts[self.items[number].contract].drift
-        blocks = collection.blocks
-        unsteady = alarms_by_itself(lane.grid, blocks, rule.tolerance, self.log_bound(number))
-        if unsteady and collection.refusals < REFUSALS_MAX:
-            refusals = collection.refusals + 1
+        bound = self.log_bound(number)
+        unsteady = alarms_by_itself(lane.grid, collection.blocks, rule.tolerance, bound)
+        baseline = collection.baseline(lane.grid, unsteady=unsteady)
+        refusals = collection.refusals + 1
+        if (unsteady and refusals <= REFUSALS_MAX) or self._is_too_rough(
+            number, baseline, collection.refusals
+        ):
             self.collections[number] = Collection.begin(lane.counts(row), refusals)
             lane.seen[row] = 0
             lane.due[row] = self._block_events
             return
-        counts = np.sum(np.array(blocks), axis=0)
-        baseline = freeze(lane.grid, counts, blocks, unsteady=unsteady)
         del self.collections[number]
         lane.due[row] = NOT_COLLECTING
         lane.collecting -= 1
@@ -258,6 +306,8 @@ class Streams:
         tick = now_ns // self._settings.drift_tick_ns
         if tick <= self.tick:
             return []
+        # Other kinds of detectors may have come to share the budget.
+        self.bank.share(self.budget.sharing)
         alarms: list[Alarm] = []
         for lane in self.lanes:
             alarms += self._close(lane, tick)
@@ -266,9 +316,7 @@ class Streams:
         return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
 
     def _may_alarm(self, number: int) -> bool:
-        return self.maybe_given(number) is None or self.is_large_enough(
-            number, self.baselines[number]
-        )
+        return self.is_large_enough(number, self.baselines[number])
 
     def _close(self, lane: Lane, tick: int) -> list[Alarm]:
         count = len(lane.stream)
@@ -318,6 +366,7 @@ class Streams:
         self.collections[number] = collection
         lane.due[row] = due
         lane.collecting += 1
+        self.is_enough(number, collection)  # to know what is wanted
 
     def set_progress(self, number: int, opened: int, seen: int) -> None:
         """Set since when a stream's tick is open, and how much of a baseline it has."""

@@ -102,5 +102,11 @@ async def test_every_answer_has_the_security_headers(client: Client) -> None:
 
 async def test_an_empty_site_answers_too(client: Client, world: World) -> None:
     world.measure = replace(MEASURE, series=(), slos=(), drift=(), devices=(), baselines=())
-    for name in ("models", "slo", "drift", "devices", "baselines"):
+    for name in ("models", "slo", "devices", "baselines"):
         assert await _json(client, f"/api/v1/{name}") == {"items": [], "total": 0}
+    assert await _json(client, "/api/v1/drift") == {
+        "items": [],
+        "total": 0,
+        "budget": {"per": "signal", "detectors": 0},
+        "reported": {"promise": "", "signals": []},
+    }

@@ -30,6 +30,7 @@ SECOND_NS: Final = 1_000_000_000
 # An instant on a full hour, so that slots of every length begin here.
 START_NS: Final = 1_900_000_800 * SECOND_NS
 DAY_S: Final = 86_400
+TOLERANCE: Final = 0.25
 VALUES: Final = ("ok", "cracked", "wet", "torn")
 
 
@@ -87,7 +88,8 @@ def contract(model: str = "damage-net", **changes: Any) -> Contract:
         "expires": date(2040, 1, 1),
         "signals": signals(),
         "slos": (success(), latency()),
-        "drift": DriftRule(),
+        # So wide that a baseline of a few thousand events is large enough to judge by.
+        "drift": DriftRule(tolerance=TOLERANCE),
         "sampling": SamplingRule(),
         "digest": f"digest-{model}",
         "source": f"{model}.yaml",
@@ -192,6 +194,7 @@ class Fleet:
         devices: int = 4,
         size: int = 200,
         seed: int = 1,
+        resources: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._rng = np.random.default_rng(seed)
         self.size = size
@@ -213,6 +216,7 @@ class Fleet:
                 for number in range(size // devices)
             ]
             resource = {"device.id": f"device-{device}", "edgeai.model.version": version}
+            resource |= resources[device] if resources else {}
             bodies.append(request(spans, resource))
         self._template = batch(the_plan, *(payload(body) for body in bodies))
         self._slots = {

@@ -240,7 +240,6 @@ def check_shown(measure: Measure, the_plan: Plan, now_ns: int) -> None:
         now_ns=now_ns,
         contracts=the_plan.contracts,
         token=lambda name: f"token-{name}",
-        baseline_events=100,
     )
     assert all(map(math.isfinite, numbers_in(found)))
     body, _ = render(list(samples_of(found)), "application/openmetrics-text")

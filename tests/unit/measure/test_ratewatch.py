@@ -62,7 +62,6 @@ class Site:
             now_ns=self.now_ns,
             contracts=PLAN.contracts,
             token=str,
-            baseline_events=4_000,
         )
 
     def row(self) -> DriftState:

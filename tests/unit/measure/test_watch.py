@@ -38,7 +38,7 @@ class World:
             settings,
             series=series,
             streams=streams,
-            rates=Rates(found, settings),
+            rates=Rates(found, settings, streams.budget),
             objectives=objectives,
             rollouts=Rollouts(found, objectives, series),
             devices=Devices(found, MeasureSettings(devices_max=4)),

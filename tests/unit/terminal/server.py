@@ -162,7 +162,9 @@ class Weir:
 PAGES: Final = {
     "GET /api/v1/status": body(STATUS),
     "GET /api/v1/slo": body(views.Slos(items=MEASURE.slos, total=1)),
-    "GET /api/v1/drift": body(views.Drifts(items=MEASURE.drift, total=2)),
+    "GET /api/v1/drift": body(
+        views.Drifts(items=MEASURE.drift, total=2, budget=MEASURE.budget, reported=MEASURE.reported)
+    ),
     "GET /api/v1/anomalies": body(views.AnomalyPage(items=(VIEW,), total=1)),
     "GET /api/v1/anomalies/a1": body(VIEW),
     "POST /api/v1/anomalies/a1/ack": body(VIEW),

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from gateway.contract.schema import DriftRule
+from gateway.measure.drift.fleet import Budget
 from gateway.measure.drift.rates import (
     REFERENCE,
     RateAlarm,
@@ -31,7 +32,8 @@ def made(
     """Rates of some models, all judged in the same way, and of one that is not."""
     judged = DriftRule(rate_tolerance=tolerance, **rule)
     listed = [contract(f"model-{number}", drift=judged) for number in range(models)]
-    return Rates(plan(contract("other"), *listed), MeasureSettings(drift_quiet_s=quiet_s))
+    settings = MeasureSettings(drift_quiet_s=quiet_s)
+    return Rates(plan(contract("other"), *listed), settings, Budget(settings.false_alarms))
 
 
 def armed(rates: Rates, hours: Int64) -> None:

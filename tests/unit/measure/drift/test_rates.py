@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.contract.schema import Season
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.fleet import Budget
 from gateway.measure.drift.ratebaseline import COUNT, EVENTS, OF_TICKS, SQUARES
 from gateway.measure.drift.rates import (
     CANDIDATE,
@@ -21,7 +22,7 @@ from gateway.measure.drift.rates import (
 from gateway.measure.drift.ratestate import save
 from gateway.measure.drift.seasonal import HOUR_NS, HOURS
 from gateway.measure.ratewatch import rate_anomaly
-from gateway.measure.settings import SECOND_NS
+from gateway.measure.settings import SECOND_NS, FalseAlarms
 from gateway.measure.state import State
 from tests.unit.measure.build import contract
 from tests.unit.measure.drift.rated import (
@@ -267,4 +268,15 @@ def test_an_hour_in_which_nothing_is_expected_collects_no_evidence() -> None:
         site.send([10])
     [alarm] = site.alarms()
     assert alarm.expected_hz == 0
-    assert "risen from 0 to 1 per second; " in rate_anomaly(alarm, contract(), 10).summary
+    anomaly = rate_anomaly(alarm, contract(), rates.budget, 10)
+    assert "risen from 0 to 1 per second; " in anomaly.summary
+
+
+def test_rates_share_the_budget_of_a_site_with_all_other_detectors() -> None:
+    rates = made(2)
+    own = rates.log_bound(rates.contracts[0])
+    rates.budget = Budget(FalseAlarms.SITE)
+    rates.budget.tell("streams", 5)
+    armed(rates, np.full((2, 24 * TICKS), 10))
+    assert rates.budget.detectors == 7
+    assert rates.log_bound(rates.contracts[0]) == pytest.approx(own + np.log(7), rel=1e-12)

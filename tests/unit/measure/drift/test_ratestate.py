@@ -3,6 +3,7 @@
 import numpy as np
 
 from gateway.contract.schema import DriftRule, Season
+from gateway.measure.drift.fleet import Budget
 from gateway.measure.drift.ratebaseline import EVENTS, OF_TICKS, freeze_rate
 from gateway.measure.drift.rates import (
     FIELDS,
@@ -10,7 +11,7 @@ from gateway.measure.drift.rates import (
     Rates,
 )
 from gateway.measure.drift.ratestate import load, merge, save
-from gateway.measure.settings import MeasureSettings
+from gateway.measure.settings import FalseAlarms, MeasureSettings
 from gateway.measure.state import State
 from tests.unit.measure.build import contract, plan
 from tests.unit.measure.drift.rated import (
@@ -63,7 +64,9 @@ def test_what_no_longer_means_the_same_starts_anew() -> None:
     assert (seasonal.running, seasonal.tick) == (0, rates.tick)
     assert restored(state, made(1)).running == 1
     other = plan(contract("model-0", drift=DriftRule(rate_tolerance=0.2)))
-    longer = restored(state, Rates(other, MeasureSettings(drift_tick_s=20.0)))
+    longer = restored(
+        state, Rates(other, MeasureSettings(drift_tick_s=20.0), Budget(FalseAlarms.SIGNAL))
+    )
     assert (longer.running, longer.tick) == (0, rates.tick // 2)
     assert restored({}, made(2)).running == 0
     assert restored(state, made(2, tolerance=None)).contracts == ()

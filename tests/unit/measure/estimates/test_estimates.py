@@ -306,7 +306,6 @@ def test_it_is_shown_in_the_api_and_as_metrics(seed: int) -> None:
         now_ns=site.now_ns,
         contracts=site.plan.contracts,
         token=str,
-        baseline_events=4_000,
     )
     (state,) = shown.accuracy
     found, view = state.estimated, site.view()
