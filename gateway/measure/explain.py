@@ -17,7 +17,7 @@ from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
 from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id
-from gateway.measure.evidence import Sample, spread
+from gateway.measure.evidence import NO_BIN, Sample, spread
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.slo.burn import Formula, Rule, burn_rate, wilson_lower
 from gateway.measure.slo.judge import Burn
@@ -83,10 +83,9 @@ def drift_anomaly(
     tolerance: float,
     tick_s: float,
     sample: Sample,
-    place: int,
     device_names: Sequence[str],
 ) -> Anomaly:
-    """Explain a drift alarm."""
+    """Explain a drift alarm. `sample` are recent rows of the stream's series."""
     shares = baseline.shares
     since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
     size = float(since.sum()) / baseline.phi
@@ -109,8 +108,8 @@ def drift_anomaly(
     }
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
-    held, devices = _carriers(sample, place, baseline, over, float(shares[over].sum()))
-    evidence = _drift_evidence(stream, held, place, baseline, device_names)
+    held, devices = _carriers(_of_stream(sample, stream), stream.place, baseline, over)
+    evidence = _drift_evidence(stream, held, baseline, device_names)
     most = ", ".join(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
         for each in over[:3].tolist()
@@ -147,11 +146,20 @@ def _over_represented(q: Float64, shares: Float64) -> Int64:
     return chosen
 
 
+def _of_stream(sample: Sample, stream: Stream) -> Sample:
+    """Return the rows whose events a stream counts."""
+    counted = sample.bins[:, stream.place] != NO_BIN
+    if stream.given is not None:
+        place, code = stream.given
+        counted &= sample.bins[:, place] == code
+    return sample.take(counted)
+
+
 def _carriers(
-    sample: Sample, place: int, baseline: Baseline, over: Int64, expected: float
+    known: Sample, place: int, baseline: Baseline, over: Int64
 ) -> tuple[Sample, dict[str, float]]:
     """Return the rows in those bins, of the devices that carry the change, and counts of them."""
-    known = sample.take(sample.bins[:, place] >= 0)
+    expected = float(baseline.shares[over].sum())
     is_over = np.isin(baseline.group[known.bins[:, place]], over)
     devices, of_row = np.unique(known.device, return_inverse=True)
     rows = np.bincount(of_row, minlength=len(devices))
@@ -175,14 +183,13 @@ def _carriers(
 def _drift_evidence(
     stream: Stream,
     held: Sample,
-    place: int,
     baseline: Baseline,
     device_names: Sequence[str],
 ) -> tuple[Evidence, ...]:
     reasons: dict[int, str] = {}
     evidence = []
     for at in spread(held).tolist():
-        fine = int(held.bins[at, place])
+        fine = int(held.bins[at, stream.place])
         if fine not in reasons:
             now, before = baseline.group[fine], baseline.shares[baseline.group[fine]]
             reasons[fine] = (

@@ -245,7 +245,7 @@ class Measure:
         ids = np.stack((spans["trace_hi"], spans["trace_lo"]), axis=1)
         series = some.series[chosen]
         by_place = np.full((len(chosen), self.streams.places), NO_BIN, dtype=np.int16)
-        for lane, found in zip(self.streams.lanes, bins, strict=True):
+        for lane, found in zip(self.streams.readers, bins, strict=True):
             place = lane.places(series)
             held = (place >= 0).nonzero()[0]
             by_place[held, place[held]] = found[chosen[held]]

@@ -1,7 +1,8 @@
 """Every signal of every series: its counts, its baseline, and the ticks of its drift detector.
 
-Law: a stream is (series, signal). Its counts are exact and never reset. Its life: it collects the
-first `baseline_events` observations, is frozen, and from then on is judged tick by tick. A tick is
+Law: a stream is (series, signal); the confidence of one class alone counts as a signal too. Its
+counts are exact and never reset. Its life: it collects the first `baseline_events` observations, is
+frozen, and from then on is judged tick by tick. A tick is
 `drift_tick_s` of arrival time, held open until it has 20 events or five minutes have passed; which
 batch or idle step closes it does not change what is in it.
 
@@ -18,14 +19,16 @@ too small for the tolerance, its stream has an index and an interval, and never 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from gateway.batch import Batch
 from gateway.contract.plan import Plan
+from gateway.contract.schema import Signal
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, baseline_id, freeze
 from gateway.measure.drift.collect import Collection, alarms_by_itself
+from gateway.measure.drift.conditional import Conditional, ConditionalLane, conditionals
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.grid import Grid
@@ -42,7 +45,12 @@ REFUSALS_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Where a signal of a series is counted."""
+    """Where a signal of a series is counted.
+
+    `place` is that of the signal among those of its contract. A stream of the events of one class
+    has in `given` the place of the prediction and the bin of the class, and in `part_of` the name
+    of the signal that counts all events.
+    """
 
     series: int
     model: str
@@ -51,6 +59,9 @@ class Stream:
     contract: int
     lane: int
     row: int
+    place: int
+    given: tuple[int, int] | None = None
+    part_of: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -78,9 +89,13 @@ class Streams:
         self._settings = settings
         self._given = given(plan)
         self._measured = [measured(contract) for contract in plan.contracts]
+        self._conditionals = [conditionals(contract) for contract in plan.contracts]
         self.places = max((len(signals) for signals in self._measured), default=0)
+        # All lanes; those of them that read attributes; those that divide them by classes.
         self.lanes: list[Lane] = []
+        self.readers: list[Lane] = []
         self._lane_of: dict[LaneKey, int] = {}
+        self._by_class: dict[tuple[LaneKey, LaneKey], tuple[int, ConditionalLane]] = {}
         self.items: list[Stream] = []
         self._of_key: dict[tuple[str, str, str], int] = {}
         self._of_series: dict[int, list[int]] = {}
@@ -98,30 +113,68 @@ class Streams:
         self, series: int, contract: int, model: str, version: str, *, learn: bool = True
     ) -> None:
         """Open the streams of a series; without `learn` they wait to be restored."""
+        names: dict[str, Any] = {
+            "series": series,
+            "model": model,
+            "version": version,
+            "contract": contract,
+        }
+        places: dict[str, int] = {}
         for place, (signal, grid) in enumerate(self._measured[contract]):
-            slot = self._plan.slot_of[signal.attribute]
-            key = LaneKey(slot=slot, type=signal.type, grid=grid)
-            if key not in self._lane_of:
-                self._lane_of[key] = len(self.lanes)
-                self.lanes.append(Lane(key))
-            number = len(self.items)
-            lane = self._lane_of[key]
-            row = self.lanes[lane].append(series, place, number, self.tick)
+            lane = self._reader(self._key_of(signal, grid))
+            row = self.lanes[lane].append(series, place, len(self.items), self.tick)
+            places[signal.name] = place
+            stream = Stream(**names, signal=signal.name, lane=lane, row=row, place=place)
+            self._open(stream, learn=learn)
+        for each in self._conditionals[contract]:
+            lane, divided = self._divided(each)
+            row = divided.append(series, each.code, len(self.items), self.tick)
             stream = Stream(
-                series=series,
-                model=model,
-                version=version,
-                signal=signal.name,
-                contract=contract,
+                **names,
+                signal=each.name,
                 lane=lane,
                 row=row,
+                place=places[each.score.name],
+                given=(places[each.prediction.name], each.code),
+                part_of=each.score.name,
             )
-            self.items.append(stream)
-            self._of_key[stream.key] = number
-            self._of_series.setdefault(series, []).append(number)
-            self.bank.reserve(number + 1)
-            if learn:
-                self.begin(number)
+            self._open(stream, learn=learn)
+
+    def _key_of(self, signal: Signal, grid: Grid) -> LaneKey:
+        slot = self._plan.slot_of[signal.attribute]
+        return LaneKey(slot=slot, type=signal.type, grid=grid)
+
+    def _reader(self, key: LaneKey) -> int:
+        """Return the number of the lane that reads an attribute, made when it is the first."""
+        if key not in self._lane_of:
+            self._lane_of[key] = len(self.lanes)
+            self.lanes.append(Lane(key))
+            self.readers.append(self.lanes[-1])
+        return self._lane_of[key]
+
+    def _divided(self, wanted: Conditional) -> tuple[int, ConditionalLane]:
+        """Return the lane of a confidence by classes, and its number; both readers are there."""
+        keys = (
+            self._key_of(wanted.score, wanted.grid),
+            self._key_of(wanted.prediction, wanted.classes),
+        )
+        if keys not in self._by_class:
+            scores, classes = (self.readers.index(self.lanes[self._lane_of[key]]) for key in keys)
+            made = ConditionalLane(
+                keys[0], scores=scores, classes=classes, width=wanted.classes.width
+            )
+            self._by_class[keys] = (len(self.lanes), made)
+            self.lanes.append(made.lane)
+        return self._by_class[keys]
+
+    def _open(self, stream: Stream, *, learn: bool) -> None:
+        number = len(self.items)
+        self.items.append(stream)
+        self._of_key[stream.key] = number
+        self._of_series.setdefault(stream.series, []).append(number)
+        self.bank.reserve(number + 1)
+        if learn:
+            self.begin(number)
 
     def begin(self, number: int) -> None:
         """Start the life of a stream: take its file's baseline, else inherit one and collect."""
@@ -160,12 +213,14 @@ class Streams:
         return None
 
     def add(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
-        """Count the signals of inferences. Returns the bins of each lane, (rows,) each."""
+        """Count the signals of inferences. Returns the bins of each reader, (rows,) each."""
         bins = []
-        for lane in self.lanes:
+        for lane in self.readers:
             found = lane.bins(batch, rows)
             lane.add(series, found)
             bins.append(found)
+        for _, divided in self._by_class.values():
+            divided.add(series, bins)
         return bins
 
     def adopt(self, number: int, baseline: Baseline) -> None:

@@ -367,7 +367,7 @@ def test_predictions_are_read_from_spans(
         series=zero,
         names=ONE,
         event_ns=batch.spans["end_ns"].astype(np.int64),
-        lanes=streams.lanes,
+        lanes=streams.readers,
         bins=bins,
     )
     names = {-(1 << 31) + 1: "none", -(1 << 31) + 2: "unseen"}
