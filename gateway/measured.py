@@ -202,7 +202,15 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 bins=drift.bins if drift else (),
                 expected=drift.expected if drift else (),
                 current=drift.current if drift else (),
+                attribution=_attribution(series, signal),
             )
+
+
+def _attribution(series: SeriesView, signal: SignalView) -> dict[str, float]:
+    found = series.attribution
+    if found is None or found.signal != signal.signal:
+        return {}
+    return {"class": found.of_class, "confidence_given_class": found.given_class}
 
 
 def _series(view: SeriesView, now_ns: int) -> api.Series:
@@ -233,6 +241,11 @@ def _series(view: SeriesView, now_ns: int) -> api.Series:
             for value, count in zip(signal.values, signal.counts, strict=False)
         },
         last_event_ns=now_ns,
+        weights=None
+        if view.weights is None
+        else api.Weights(
+            mean=view.weights.mean, effective_inferences=view.weights.effective_events
+        ),
     )
 
 

@@ -13,9 +13,9 @@ from scipy import special
 from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
 from gateway.measure.drift.baseline import ETA, Baseline
+from gateway.measure.drift.counting import Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
-from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import NO_BIN, Sample, spread
 from gateway.measure.settings import SECOND_NS
@@ -23,7 +23,7 @@ from gateway.measure.slo.burn import Formula, Rule, burn_rate, wilson_lower
 from gateway.measure.slo.judge import Burn
 from gateway.measure.slo.objectives import Objectives
 from gateway.measure.slo.windows import DAY_S
-from gateway.measure.state import Int64
+from gateway.measure.state import Array, Int64
 from gateway.tables import Float64
 
 # A drift whose debiased PSI is surely above this wakes a person.
@@ -108,7 +108,7 @@ def drift_anomaly(
     }
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
-    held, devices = _carriers(_of_stream(sample, stream), stream.place, baseline, over)
+    held, devices = _carriers(_of_stream(sample, stream), stream, baseline, over)
     evidence = _drift_evidence(stream, held, baseline, device_names)
     most = ", ".join(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
@@ -146,9 +146,15 @@ def _over_represented(q: Float64, shares: Float64) -> Int64:
     return chosen
 
 
+def _bins(sample: Sample, stream: Stream) -> Array:
+    """Return the bin of each row on the grid of a stream. Shape: (rows,)."""
+    bins: Array = sample.inclusion if stream.place < 0 else sample.bins[:, stream.place]
+    return bins
+
+
 def _of_stream(sample: Sample, stream: Stream) -> Sample:
     """Return the rows whose events a stream counts."""
-    counted = sample.bins[:, stream.place] != NO_BIN
+    counted = _bins(sample, stream) != NO_BIN
     if stream.given is not None:
         place, code = stream.given
         counted &= sample.bins[:, place] == code
@@ -156,11 +162,11 @@ def _of_stream(sample: Sample, stream: Stream) -> Sample:
 
 
 def _carriers(
-    known: Sample, place: int, baseline: Baseline, over: Int64
+    known: Sample, stream: Stream, baseline: Baseline, over: Int64
 ) -> tuple[Sample, dict[str, float]]:
     """Return the rows in those bins, of the devices that carry the change, and counts of them."""
     expected = float(baseline.shares[over].sum())
-    is_over = np.isin(baseline.group[known.bins[:, place]], over)
+    is_over = np.isin(baseline.group[_bins(known, stream)], over)
     devices, of_row = np.unique(known.device, return_inverse=True)
     rows = np.bincount(of_row, minlength=len(devices))
     hits = np.bincount(of_row, weights=is_over, minlength=len(devices))
@@ -188,8 +194,9 @@ def _drift_evidence(
 ) -> tuple[Evidence, ...]:
     reasons: dict[int, str] = {}
     evidence = []
+    bins = _bins(held, stream)
     for at in spread(held).tolist():
-        fine = int(held.bins[at, stream.place])
+        fine = int(bins[at])
         if fine not in reasons:
             now, before = baseline.group[fine], baseline.shares[baseline.group[fine]]
             reasons[fine] = (
@@ -289,7 +296,7 @@ def _bad_rows(
     joined = Sample(
         **{
             name: np.concatenate([getattr(sample, name) for _, sample in bad])
-            for name in ("ids", "device", "event_ns", "duration_ns", "failed", "bins")
+            for name in Sample.__slots__
         }
     )
     joined = joined.take(np.argsort(-joined.event_ns, kind="stable"))

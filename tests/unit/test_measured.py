@@ -71,7 +71,22 @@ def test_signals_with_the_same_counts_have_ids_of_their_own() -> None:
     found = measured(
         site.measure.snapshot(), now_ns=0, contracts=(), token=str, baseline_events=4_000
     ).baselines
-    assert len({each.id for each in found}) == len(found) == 3
+    made = [each for each in found if each.id]
+    assert len({each.id for each in made}) == len(made) == 4
+    assert {each.signal for each in made} > {"confidence", "confidence|ok"}
+
+
+def test_the_change_of_a_confidence_is_split_and_told_with_it_alone() -> None:
+    site = Site(Measure(plan(), MeasureSettings()))
+    site.run(70, 8, 2)
+    site.run(60, 4, 3)
+    found = measured(
+        site.measure.snapshot(), now_ns=0, contracts=(), token=str, baseline_events=4_000
+    ).drift
+    split = {each.signal: each.attribution for each in found if each.attribution}
+    assert split.keys() == {"confidence"}
+    assert abs(split["confidence"]["class"]) < 0.01
+    assert split["confidence"]["confidence_given_class"] > 0.1
 
 
 def test_a_baseline_from_a_file_says_so() -> None:

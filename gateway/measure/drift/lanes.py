@@ -123,8 +123,11 @@ class Lane:
         count, width = len(self.stream), self.grid.width
         if (count + 1) * width <= CELLS_PER_EVENT_MAX * len(bins):
             # The first row is for events of NO_ROW, which is -1.
-            cells = np.bincount((row + 1) * width + bins, minlength=(count + 1) * width)
-            counted = cells.reshape(count + 1, width)[1:]
+            cells = row + 1
+            cells *= width
+            cells += bins
+            found = np.bincount(cells, minlength=(count + 1) * width)
+            counted = found.reshape(count + 1, width)[1:]
             self.open[:count] += counted
             if self.collecting:
                 self.seen[:count] += counted.sum(axis=1) - counted[:, self.grid.missing]

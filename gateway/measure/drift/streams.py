@@ -19,20 +19,19 @@ too small for the tolerance, its stream has an index and an interval, and never 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from gateway.batch import Batch
+from gateway.batch import Batch, Upstream
 from gateway.contract.plan import Plan
-from gateway.contract.schema import Signal
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, baseline_id, freeze
 from gateway.measure.drift.collect import Collection, alarms_by_itself
-from gateway.measure.drift.conditional import Conditional, ConditionalLane, conditionals
+from gateway.measure.drift.counting import Counting, Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.grid import Grid
-from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
+from gateway.measure.drift.lanes import NOT_COLLECTING, Lane
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64
 
@@ -41,32 +40,6 @@ TICK_HELD_S_MAX: Final = 300.0
 BLOCKS_PER_BASELINE: Final = 8
 # After this many baselines that alarmed on themselves the next one is taken, marked unsteady.
 REFUSALS_MAX: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """Where a signal of a series is counted.
-
-    `place` is that of the signal among those of its contract. A stream of the events of one class
-    has in `given` the place of the prediction and the bin of the class, and in `part_of` the name
-    of the signal that counts all events.
-    """
-
-    series: int
-    model: str
-    version: str
-    signal: str
-    contract: int
-    lane: int
-    row: int
-    place: int
-    given: tuple[int, int] | None = None
-    part_of: str = ""
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Model, version and signal."""
-        return self.model, self.version, self.signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +61,10 @@ class Streams:
         self._plan = plan
         self._settings = settings
         self._given = given(plan)
-        self._measured = [measured(contract) for contract in plan.contracts]
-        self._conditionals = [conditionals(contract) for contract in plan.contracts]
-        self.places = max((len(signals) for signals in self._measured), default=0)
-        # All lanes; those of them that read attributes; those that divide them by classes.
-        self.lanes: list[Lane] = []
-        self.readers: list[Lane] = []
-        self._lane_of: dict[LaneKey, int] = {}
-        self._by_class: dict[tuple[LaneKey, LaneKey], tuple[int, ConditionalLane]] = {}
+        self._counting = Counting(plan)
+        self.places = self._counting.places
+        self.lanes = self._counting.lanes
+        self.readers = self._counting.readers
         self.items: list[Stream] = []
         self._of_key: dict[tuple[str, str, str], int] = {}
         self._of_series: dict[int, list[int]] = {}
@@ -113,59 +82,23 @@ class Streams:
         self, series: int, contract: int, model: str, version: str, *, learn: bool = True
     ) -> None:
         """Open the streams of a series; without `learn` they wait to be restored."""
-        names: dict[str, Any] = {
-            "series": series,
-            "model": model,
-            "version": version,
-            "contract": contract,
-        }
-        places: dict[str, int] = {}
-        for place, (signal, grid) in enumerate(self._measured[contract]):
-            lane = self._reader(self._key_of(signal, grid))
-            row = self.lanes[lane].append(series, place, len(self.items), self.tick)
-            places[signal.name] = place
-            stream = Stream(**names, signal=signal.name, lane=lane, row=row, place=place)
-            self._open(stream, learn=learn)
-        for each in self._conditionals[contract]:
-            lane, divided = self._divided(each)
-            row = divided.append(series, each.code, len(self.items), self.tick)
-            stream = Stream(
-                **names,
-                signal=each.name,
-                lane=lane,
-                row=row,
-                place=places[each.score.name],
-                given=(places[each.prediction.name], each.code),
-                part_of=each.score.name,
-            )
-            self._open(stream, learn=learn)
-
-    def _key_of(self, signal: Signal, grid: Grid) -> LaneKey:
-        slot = self._plan.slot_of[signal.attribute]
-        return LaneKey(slot=slot, type=signal.type, grid=grid)
-
-    def _reader(self, key: LaneKey) -> int:
-        """Return the number of the lane that reads an attribute, made when it is the first."""
-        if key not in self._lane_of:
-            self._lane_of[key] = len(self.lanes)
-            self.lanes.append(Lane(key))
-            self.readers.append(self.lanes[-1])
-        return self._lane_of[key]
-
-    def _divided(self, wanted: Conditional) -> tuple[int, ConditionalLane]:
-        """Return the lane of a confidence by classes, and its number; both readers are there."""
-        keys = (
-            self._key_of(wanted.score, wanted.grid),
-            self._key_of(wanted.prediction, wanted.classes),
+        made = self._counting.open(
+            series, contract, model, version, first=len(self.items), tick=self.tick
         )
-        if keys not in self._by_class:
-            scores, classes = (self.readers.index(self.lanes[self._lane_of[key]]) for key in keys)
-            made = ConditionalLane(
-                keys[0], scores=scores, classes=classes, width=wanted.classes.width
-            )
-            self._by_class[keys] = (len(self.lanes), made)
-            self.lanes.append(made.lane)
-        return self._by_class[keys]
+        for stream in made:
+            self._open(stream, learn=learn)
+        if learn and self._counting.is_sampled(contract):
+            self._open_weights(series, learn=learn)
+
+    def resume_weights(self, saved: Sequence[tuple[str, str]]) -> None:
+        """Open the streams of weights that were saved, by model and version, to be restored."""
+        for series in self._counting.sampled_before(saved):
+            self._open_weights(series, learn=False)
+
+    def _open_weights(self, series: int, *, learn: bool) -> None:
+        number = len(self.items)
+        stream = self._counting.open_weights(series, number=number, tick=self.tick)
+        self._open(stream, learn=learn)
 
     def _open(self, stream: Stream, *, learn: bool) -> None:
         number = len(self.items)
@@ -214,14 +147,18 @@ class Streams:
 
     def add(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
         """Count the signals of inferences. Returns the bins of each reader, (rows,) each."""
-        bins = []
-        for lane in self.readers:
-            found = lane.bins(batch, rows)
-            lane.add(series, found)
-            bins.append(found)
-        for _, divided in self._by_class.values():
-            divided.add(series, bins)
-        return bins
+        return self._counting.count(batch, rows, series)
+
+    def maybe_weigh(
+        self, said: Upstream, rows: Int64 | None, contract: Int64, series: Int64
+    ) -> Int64 | None:
+        """Count the weights that samplers before the gateway gave inferences.
+
+        Returns their bins, None where no sampler is known. Shape: all (rows,), `said` (spans,).
+        """
+        for found in self._counting.newly_sampled(said, rows, contract):
+            self._open_weights(found, learn=True)
+        return self._counting.maybe_weigh(said, rows, series)
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""

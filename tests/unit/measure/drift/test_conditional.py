@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from gateway.batch import Anomaly, AnomalyKind, Batch
 from gateway.contract.plan import Plan
@@ -157,7 +158,7 @@ class Site:
         self.plan = the_plan
         self.measure = Measure(the_plan, MeasureSettings(**{"baseline_events": 4_000, **knobs}))
         self._rng = np.random.default_rng(seed)
-        self._size, self._shares = size, shares
+        self._size, self.shares = size, shares
         self.now_ns = START_NS
         self.told: list[Anomaly] = []
         self.sent: list[Batch] = []
@@ -171,7 +172,7 @@ class Site:
         is_first = (np.arange(self._size) < self._size // 4)[:, None]
         for _ in range(seconds):
             self.now_ns += SECOND_NS
-            codes = self._rng.choice(len(self._shares), self._size, p=self._shares)
+            codes = self._rng.choice(len(self.shares), self._size, p=self.shares)
             law = np.where(is_first, np.array(then or laws)[codes], np.array(laws)[codes])
             scores = self._rng.beta(law[:, 0], law[:, 1])
             one = fleet.batch(self.now_ns, scores, brightness=self._rng.beta(2, 2, self._size))
@@ -264,6 +265,40 @@ def test_the_next_version_inherits_the_confidence_of_each_class() -> None:
     assert new.state is BaselineState.INHERITED
     assert new.drift.baseline_digest == old.drift.baseline_digest
     assert site.view("confidence|torn", 1).state is BaselineState.COLLECTING
+
+
+def divergence(was: tuple[float, float], now: tuple[float, float]) -> float:
+    """KL of two Beta laws in nats, in closed form."""
+    (a, b), (c, d) = now, was
+    parts = (a - c, a), (b - d, b), (c + d - a - b, a + b)
+    inner = sum(weight * special.digamma(at) for weight, at in parts)
+    return float(special.betaln(c, d) - special.betaln(a, b) + inner)
+
+
+@pytest.mark.parametrize(
+    ("shares", "law"),
+    [((0.5, 0.5), (7.0, 3.0)), ((0.7, 0.3), (8.0, 2.0)), ((0.7, 0.3), (7.0, 3.0))],
+)
+def test_a_change_is_split_by_the_chain_rule(
+    shares: tuple[float, float], law: tuple[float, float]
+) -> None:
+    site = Site(drift_tick_s=1, baseline_events=20_000)
+    site.run(20, [(8, 2), (5, 5)])
+    assert site.measure.snapshot().series[0].attribution is None
+    site.run(100, [(8, 2), (5, 5)])
+    found = site.measure.snapshot().series[0].attribution
+    assert found is not None
+    assert found.signal == "confidence"
+    assert max(abs(found.of_class), abs(found.given_class)) < 0.003
+    site.shares = shares
+    site.run(250, [law, (5, 5)])
+    found = site.measure.snapshot().series[0].attribution
+    assert found is not None
+    of_class = sum(share * np.log(2 * share) for share in shares)
+    assert found.of_class == pytest.approx(of_class, abs=0.006)
+    given_class = shares[0] * divergence((8, 2), law)
+    # Bins lose a little of it.
+    assert found.given_class == pytest.approx(given_class, rel=0.12, abs=0.003)
 
 
 def same(first: State, second: State) -> None:
