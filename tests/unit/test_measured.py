@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.api.sources import BaselineState
+from gateway.api.sources import BaselineState, Weights
 from gateway.measure import Measure, MeasureSettings
 from gateway.measured import measured
 from gateway.otlp.events import Promotion
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, declared, plan
+from tests.unit.measure.drift.test_inclusion import stated
 from tests.unit.measure.test_given import file, plan_with
 
 
@@ -87,6 +88,21 @@ def test_the_change_of_a_confidence_is_split_and_told_with_it_alone() -> None:
     assert split.keys() == {"confidence"}
     assert abs(split["confidence"]["class"]) < 0.01
     assert split["confidence"]["confidence_given_class"] > 0.1
+
+
+def test_weights_of_samplers_are_shown_with_their_model() -> None:
+    measure = Measure(plan(), MeasureSettings())
+    fleet = Fleet(measure.plan, size=80)
+
+    def weights(states: list[str]) -> Weights | None:
+        measure.observe(stated(fleet.batch(START_NS, np.full(80, 0.5)), states))
+        found = measured(
+            measure.snapshot(), now_ns=0, contracts=(), token=str, baseline_events=4_000
+        )
+        return found.series[0].weights
+
+    assert weights([""]) is None
+    assert weights(["ot=th:8"]) == Weights(mean=2.0, effective_inferences=80.0)
 
 
 def test_a_baseline_from_a_file_says_so() -> None:

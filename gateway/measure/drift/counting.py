@@ -72,7 +72,7 @@ class Counting:
         self._by_class: dict[tuple[LaneKey, LaneKey], tuple[int, ConditionalLane]] = {}
         self._series: dict[int, _Series] = {}
 
-    def open(
+    def open_series(
         self, series: int, contract: int, model: str, version: str, *, first: int, tick: int
     ) -> list[Stream]:
         """Open rows for the streams of a series, which get the numbers from `first` on."""

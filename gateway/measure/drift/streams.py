@@ -82,7 +82,7 @@ class Streams:
         self, series: int, contract: int, model: str, version: str, *, learn: bool = True
     ) -> None:
         """Open the streams of a series; without `learn` they wait to be restored."""
-        made = self._counting.open(
+        made = self._counting.open_series(
             series, contract, model, version, first=len(self.items), tick=self.tick
         )
         for stream in made:

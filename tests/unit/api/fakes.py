@@ -38,6 +38,7 @@ from gateway.api.sources import (
     Sources,
     StatusSnapshot,
     TraceAnswer,
+    Weights,
 )
 from gateway.batch import Anomaly, AnomalyId, AnomalyKind, DiveId, Evidence, Severity
 from gateway.errors import ConflictError, NotFoundError
@@ -232,6 +233,7 @@ SERIES = Series(
     all_time=Quantiles(p50_s=0.05, p95_s=0.2, p99_s=0.4),
     classes={"ok": 90, "torn": 10},
     last_event_ns=NOW_NS,
+    weights=Weights(mean=4.5, effective_inferences=60.0),
 )
 
 MEASURE = MeasureSnapshot(
@@ -268,6 +270,7 @@ MEASURE = MeasureSnapshot(
             expected=(0.5, 0.5),
             current=(0.9, 0.1),
             history=(0.0, 0.4),
+            attribution={"class": 0.1, "confidence_given_class": 0.3},
         ),
         DriftState(
             model="damage-net",

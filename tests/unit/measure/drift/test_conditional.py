@@ -136,6 +136,23 @@ def test_missing_and_unseen_classes_count_in_no_class() -> None:
     assert sum(int(counts(streams, f"confidence|{value}").sum()) for value in VALUES) == 3
 
 
+def test_a_batch_without_predictions_and_contracts_without_them_count_elsewhere() -> None:
+    fewer = {name: each for name, each in signals().items() if name != "class"}
+    both = plan(contract(), contract("triage-net", signals=fewer))
+    measure = Measure(both, MeasureSettings())
+    one, other = (Fleet(both, size=40, model=model) for model in ("triage-net", "damage-net"))
+    measure.observe(one.batch(START_NS, np.full(40, 0.5)))
+    scores = np.full(40, 0.5)
+    measure.observe(classed(other.batch(START_NS, scores), both, np.full(40, NO_CLASS)))
+    assert counts(measure.streams, "confidence").sum() == 40
+    classes = [f"confidence|{value}" for value in VALUES]
+    assert [int(counts(measure.streams, each).sum()) for each in classes] == [0] * len(VALUES)
+    assert measure.streams.number_of("triage-net", "1.0", "confidence|ok") is None
+    measure.observe(one.batch(START_NS, scores))
+    measure.observe(classed(other.batch(START_NS, scores), both, np.full(40, 2)))
+    assert [int(counts(measure.streams, each).sum()) for each in classes] == [0, 0, 40, 0]
+
+
 def test_none_are_opened_where_the_contract_asks_for_none() -> None:
     silent = plan(contract(drift=DriftRule(conditional_classes=0)))
     measure = Measure(silent, MeasureSettings())
