@@ -85,10 +85,11 @@ class SignalView:
     """One signal of a series.
 
     Shape: counts are those of the grid's bins, then missing, then odd. `edges` is empty for
-    classes, `values` for numbers.
+    classes, `values` for numbers. `part_of` is the signal of which this is one class, else empty.
     """
 
     signal: str
+    part_of: str
     grid: str
     edges: tuple[float, ...]
     values: tuple[str, ...]
