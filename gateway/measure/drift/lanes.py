@@ -22,7 +22,8 @@ NO_ROW: Final = -1
 NOT_COLLECTING: Final = (1 << 63) - 1
 MEASURED_ROLES: Final = frozenset({Role.CONFIDENCE, Role.PREDICTION, Role.FEATURE})
 BOOLEAN_VALUES: Final = ("false", "true")
-# With more cells than this for each event, adding to single cells is faster than to all of them.
+# Adding to all cells of a lane at once pays from so many events on, and with so few cells for each.
+EVENTS_AT_ONCE_MIN: Final = 1024
 CELLS_PER_EVENT_MAX: Final = 2
 UNIT_RANGE: Final = (0.0, 1.0)
 
@@ -121,7 +122,8 @@ class Lane:
     def count(self, row: Int64, bins: Int64) -> None:
         """Count bins in rows of this lane, nothing in NO_ROW. Shape: both (events,)."""
         count, width = len(self.stream), self.grid.width
-        if (count + 1) * width <= CELLS_PER_EVENT_MAX * len(bins):
+        events = len(bins)
+        if events >= EVENTS_AT_ONCE_MIN and (count + 1) * width <= CELLS_PER_EVENT_MAX * events:
             # The first row is for events of NO_ROW, which is -1.
             cells = row + 1
             cells *= width

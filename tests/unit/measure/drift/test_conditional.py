@@ -17,7 +17,7 @@ from gateway.measure import Measure, MeasureSettings, merge
 from gateway.measure.drift.conditional import ConditionalLane, conditionals
 from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.drift.indices import jeffreys, psi_terms
-from gateway.measure.drift.lanes import CELLS_PER_EVENT_MAX, LaneKey
+from gateway.measure.drift.lanes import CELLS_PER_EVENT_MAX, EVENTS_AT_ONCE_MIN, LaneKey
 from gateway.measure.drift.streams import Streams
 from gateway.measure.snapshot import BaselineState, SignalView
 from gateway.measure.state import Int64, State
@@ -104,6 +104,7 @@ def test_rows_are_counted_as_one_by_one(data: st.DataObject) -> None:
 
 def test_both_ways_to_count_are_taken() -> None:
     cells = (len(VALUES) + 1) * SCORE.width
+    assert EVENTS_AT_ONCE_MIN <= 2_000
     assert 30 * CELLS_PER_EVENT_MAX < cells < 2_000 * CELLS_PER_EVENT_MAX
 
 
