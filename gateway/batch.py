@@ -144,6 +144,21 @@ NO_SERIES: Final = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """What each row's tracestate says of the samplers before this gateway.
+
+    Shape: all arrays (spans,). Units: threshold and randomness are 56-bit numbers, NO_THRESHOLD and
+    NO_RANDOMNESS where nothing valid is said; `malformed` rows have a threshold that is none.
+    `has_threshold` says whether any row has one.
+    """
+
+    threshold: UInt64
+    randomness: UInt64
+    malformed: Bool
+    has_threshold: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """What `measure` knows about each row of a batch.
 
@@ -159,6 +174,7 @@ class Findings:
     device: Int32  # index into `devices`
     devices: tuple[str, ...]
     series_names: tuple[tuple[str, str], ...]  # (model, version)
+    upstream: Upstream
     anomalies: tuple["Anomaly", ...]
 
 

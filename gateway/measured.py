@@ -257,6 +257,7 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 expected=drift.expected if drift else (),
                 current=drift.current if drift else (),
                 superseded=_maybe_superseded(series, signal),
+                attribution=_attribution(series, signal),
             )
 
 
@@ -338,6 +339,13 @@ def _rate_id(view: RateView, digest: str) -> str:
     return baseline_id(view.model, "", EVENT_RATE, digest) if digest else ""
 
 
+def _attribution(series: SeriesView, signal: SignalView) -> dict[str, float]:
+    found = series.attribution
+    if found is None or found.signal != signal.signal:
+        return {}
+    return {"class": found.of_class, "confidence_given_class": found.given_class}
+
+
 def _series(view: SeriesView, now_ns: int) -> api.Series:
     cumulative = view.latency.cumulative
     counts = [high - low for low, high in zip((0, *cumulative), cumulative, strict=False)]
@@ -366,6 +374,11 @@ def _series(view: SeriesView, now_ns: int) -> api.Series:
             for value, count in zip(signal.values, signal.counts, strict=False)
         },
         last_event_ns=now_ns,
+        weights=None
+        if view.weights is None
+        else api.Weights(
+            mean=view.weights.mean, effective_inferences=view.weights.effective_events
+        ),
     )
 
 
@@ -402,7 +415,9 @@ def _slo(view: SloView) -> api.SloState:
 def _baselines(found: Snapshot) -> Iterator[api.BaselineState]:
     for series in found.series:
         for signal in series.signals:
-            yield from _baselines_of(series, signal)
+            # A class that hardly comes collects for ever; its row among the drifts says so.
+            if signal.drift is not None or not signal.part_of:
+                yield from _baselines_of(series, signal)
 
 
 def _baselines_of(series: SeriesView, signal: SignalView) -> Iterator[api.BaselineState]:

@@ -117,8 +117,22 @@ class Quantiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What samplers before the gateway make of inferences, each weight as the power of two above.
+
+    `effective_inferences` is how many of one weight would tell as much.
+    """
+
+    mean: float
+    effective_inferences: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One model and version. `recent` is of the last five to ten minutes."""
+    """One model and version. `recent` is of the last five to ten minutes.
+
+    `weights` is null while no device is known to sample before it sends.
+    """
 
     model: str
     version: str
@@ -130,6 +144,7 @@ class Series:
     all_time: Quantiles | None
     classes: Mapping[str, int]
     last_event_ns: int
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +219,8 @@ class DriftState:
     not `calibrated` is too small for the tolerance: it has indices and never alarms. `superseded`
     is None when no baseline is in the shadow. The row of a model's event rate has no version and no
     shares, but `event_rate`.
+    `attribution` stands with a confidence that is judged by class too: how much of the change lies
+    in `class`, and how much in `confidence_given_class`. Units: nats, less what chance gives.
     """
 
     model: str
@@ -225,6 +242,7 @@ class DriftState:
     history: tuple[float, ...] = ()
     superseded: SupersededState | None = None
     event_rate: EventRate | None = None
+    attribution: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

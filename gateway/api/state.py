@@ -72,6 +72,7 @@ def _model(series: Series) -> ModelView:
         all_time=series.all_time,
         classes=series.classes,
         last_event_ns=series.last_event_ns,
+        weights=series.weights,
     )
 
 

@@ -22,6 +22,7 @@ from gateway.api.sources import (
     DriftState,
     Quantiles,
     SloState,
+    Weights,
 )
 from gateway.batch import Json
 
@@ -48,6 +49,7 @@ class ModelView:
     all_time: Quantiles | None
     classes: Mapping[str, int]
     last_event_ns: int
+    weights: Weights | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,14 +17,13 @@ from gateway.batch import Batch, Findings, Verdict
 from gateway.contract.plan import Plan
 from gateway.decide.budget import Budgets
 from gateway.decide.rules import compile_rules
-from gateway.decide.threshold import (
+from gateway.otlp.kernel import factorize_ids
+from gateway.otlp.threshold import (
     RANDOM_MASK,
     RANGE,
-    parse,
     rounded,
     threshold_of,
 )
-from gateway.otlp.kernel import factorize, factorize_ids
 from gateway.tables import NO_RANDOMNESS, NO_THRESHOLD, UInt8, UInt64
 
 Int64 = NDArray[np.int64]
@@ -38,8 +37,6 @@ OTHER_RULE: Final = "keep:~other"
 OTHER_SAMPLED: Final = "sampled:~other"
 # Digits of a threshold that a budget chose; a rate from the configuration is written in full.
 BUDGET_DIGITS: Final = 4
-# Longer states are not ours: the whole of `ot` has at most 256 characters.
-STATE_BYTES_MAX: Final = 4096
 
 
 class Decide:
@@ -102,7 +99,7 @@ class Decide:
         contract = findings.contract
         reason = self._by_rule(batch, findings)
         by_rule = reason != RATE
-        threshold_in, randomness = _incoming(batch)
+        threshold_in, randomness = findings.upstream.threshold, findings.upstream.randomness
         random = np.where(
             randomness == np.uint64(NO_RANDOMNESS),
             spans["trace_lo"] & np.uint64(RANDOM_MASK),
@@ -191,19 +188,3 @@ def _spread_over_traces(batch: Batch, reason: UInt8) -> UInt8:
     np.minimum.at(best, codes[rows], reason[rows].astype(np.int64))
     of_trace = np.where(best == REASONS_MAX, RATE, best).astype(np.uint8)
     return np.where(reason == RATE, of_trace[codes], reason)
-
-
-def _incoming(batch: Batch) -> tuple[UInt64, UInt64]:
-    """Read th and rv of each row's tracestate. Python per distinct state, not per row."""
-    spans = batch.spans
-    threshold = np.full(len(spans), NO_THRESHOLD, dtype=np.uint64)
-    randomness = np.full(len(spans), NO_RANDOMNESS, dtype=np.uint64)
-    length = spans["state_length"]
-    rows = np.flatnonzero((length > 0) & (length <= STATE_BYTES_MAX))
-    if len(rows):
-        offset, size = spans["state_offset"][rows], length[rows]
-        codes, first = factorize(batch.arena, offset, size)
-        read = [parse(batch.text(int(offset[head]), int(size[head]))) for head in first.tolist()]
-        threshold[rows] = np.array([each.threshold for each in read], dtype=np.uint64)[codes]
-        randomness[rows] = np.array([each.randomness for each in read], dtype=np.uint64)[codes]
-    return threshold, randomness

@@ -25,7 +25,10 @@ TRACES_MAX: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Columns of some inferences. Shape: (rows,), ids (rows, 2), bins (rows, signals)."""
+    """Columns of some inferences. Shape: (rows,), ids (rows, 2), bins (rows, signals).
+
+    `inclusion` is the bin of the weight that a sampler before the gateway gave it, or NO_BIN.
+    """
 
     ids: Array
     device: Int64
@@ -33,13 +36,14 @@ class Sample:
     duration_ns: Int64
     failed: Bool
     bins: Array
+    inclusion: Array
 
     def take(self, where: Array) -> "Sample":
         """Return some of the rows, by index or mask."""
         return Sample(**{name: getattr(self, name)[where] for name in _FIELDS})
 
 
-_FIELDS: Final = ("ids", "device", "event_ns", "duration_ns", "failed", "bins")
+_FIELDS: Final = ("ids", "device", "event_ns", "duration_ns", "failed", "bins", "inclusion")
 
 
 class Ring:
@@ -53,6 +57,7 @@ class Ring:
         self.duration_ns = np.zeros((0, rows), dtype=np.int64)
         self.failed = np.zeros((0, rows), dtype=np.bool_)
         self.bins = np.full((0, rows, signals), NO_BIN, dtype=np.int16)
+        self.inclusion = np.full((0, rows), NO_BIN, dtype=np.int16)
         self._written = np.zeros(0, dtype=np.int64)
 
     def reserve(self, series: int) -> None:
@@ -89,7 +94,7 @@ class Ring:
         self._written[:count] = state["written"]
         for name in _FIELDS:
             mine = getattr(self, name)
-            if mine.shape[1:] == state[name].shape[1:]:
+            if name in state and mine.shape[1:] == state[name].shape[1:]:
                 mine[:count] = state[name]
             else:
                 mine[:count] = NO_BIN

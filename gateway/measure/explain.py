@@ -14,18 +14,18 @@ from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
 from gateway.measure.cohorts import Traits, maybe_cohort
 from gateway.measure.drift.baseline import Baseline
+from gateway.measure.drift.counting import Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.fleet import Budget
 from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
-from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id
-from gateway.measure.evidence import Sample, spread
+from gateway.measure.evidence import NO_BIN, Sample, spread
 from gateway.measure.settings import SECOND_NS, FalseAlarms
 from gateway.measure.slo.burn import Formula, Rule, burn_rate, wilson_lower
 from gateway.measure.slo.judge import Burn
 from gateway.measure.slo.objectives import Objectives
 from gateway.measure.slo.windows import DAY_S
-from gateway.measure.state import Int64
+from gateway.measure.state import Array, Int64
 from gateway.tables import Bool, Float64
 
 # A drift whose debiased PSI is surely above this wakes a person.
@@ -96,11 +96,13 @@ def drift_anomaly(
     tolerance: float,
     tick_s: float,
     sample: Sample,
-    place: int,
     device_names: Sequence[str],
     traits_of: Callable[[Int64], Traits],
 ) -> Anomaly:
-    """Explain a drift alarm; `traits_of` tells what is known of devices."""
+    """Explain a drift alarm.
+
+    `sample` are recent rows of the stream's series; `traits_of` tells what is known of devices.
+    """
     shares = baseline.shares
     since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
     size = float(since.sum()) / baseline.phi
@@ -125,10 +127,9 @@ def drift_anomaly(
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
     numbers |= _strongest_bins(q, baseline)
-    held, devices, cohort = _carriers(
-        sample, place, baseline, over, float(shares[over].sum()), traits_of
-    )
-    evidence = _drift_evidence(stream, held, place, baseline, device_names, cohort)
+    seen = _of_stream(sample, stream)
+    held, devices, cohort = _carriers(seen, stream, baseline, over, traits_of)
+    evidence = _drift_evidence(stream, held, baseline, device_names, cohort)
     most = ", ".join(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
         for each in over[:3].tolist()
@@ -185,20 +186,34 @@ def _over_represented(q: Float64, shares: Float64) -> Int64:
     return chosen
 
 
+def _bins(sample: Sample, stream: Stream) -> Array:
+    """Return the bin of each row on the grid of a stream. Shape: (rows,)."""
+    bins: Array = sample.inclusion if stream.place < 0 else sample.bins[:, stream.place]
+    return bins
+
+
+def _of_stream(sample: Sample, stream: Stream) -> Sample:
+    """Return the rows whose events a stream counts."""
+    counted = _bins(sample, stream) != NO_BIN
+    if stream.given is not None:
+        place, code = stream.given
+        counted &= sample.bins[:, place] == code
+    return sample.take(counted)
+
+
 def _carriers(
-    sample: Sample,
-    place: int,
+    known: Sample,
+    stream: Stream,
     baseline: Baseline,
     over: Int64,
-    expected: float,
     traits_of: Callable[[Int64], Traits],
 ) -> tuple[Sample, dict[str, float], _Cohort]:
     """Return the rows in those bins of the devices that carry the change, counts, and their cohort.
 
     Devices of which too little was seen count for no cohort.
     """
-    known = sample.take(sample.bins[:, place] >= 0)
-    is_over = np.isin(baseline.group[known.bins[:, place]], over)
+    expected = float(baseline.shares[over].sum())
+    is_over = np.isin(baseline.group[_bins(known, stream)], over)
     devices, of_row = np.unique(known.device, return_inverse=True)
     rows = np.bincount(of_row, minlength=len(devices))
     hits = np.bincount(of_row, weights=is_over, minlength=len(devices))
@@ -233,15 +248,15 @@ def _cohort(carries: Bool, traits: Traits) -> _Cohort:
 def _drift_evidence(
     stream: Stream,
     held: Sample,
-    place: int,
     baseline: Baseline,
     device_names: Sequence[str],
     cohort: _Cohort,
 ) -> tuple[Evidence, ...]:
     reasons: dict[int, str] = {}
     evidence = []
+    bins = _bins(held, stream)
     for at in spread(held).tolist():
-        fine = int(held.bins[at, place])
+        fine = int(bins[at])
         if fine not in reasons:
             now, before = baseline.group[fine], baseline.shares[baseline.group[fine]]
             reasons[fine] = (
@@ -342,7 +357,7 @@ def _bad_rows(
     joined = Sample(
         **{
             name: np.concatenate([getattr(sample, name) for _, sample in bad])
-            for name in ("ids", "device", "event_ns", "duration_ns", "failed", "bins")
+            for name in Sample.__slots__
         }
     )
     joined = joined.take(np.argsort(-joined.event_ns, kind="stable"))

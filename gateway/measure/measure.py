@@ -20,11 +20,13 @@ from gateway.batch import (
     Batch,
     Findings,
     Parcel,
+    Upstream,
 )
 from gateway.contract.plan import Plan
 from gateway.errors import CorruptDataError
 from gateway.measure import views
 from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
+from gateway.measure.drift.attribution import maybe_attribution, maybe_weights
 from gateway.measure.drift.baseline import baseline_id
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.ratestate import load as load_rates
@@ -58,6 +60,7 @@ from gateway.measure.state import (
 )
 from gateway.measure.watch import Watch
 from gateway.otlp import columns, events
+from gateway.otlp.threshold import upstream
 from gateway.tables import Bool, Int16
 
 COLD_START_KEY: Final = "edgeai.inference.cold_start"
@@ -131,6 +134,7 @@ class Measure:
         self.clamped += int(np.count_nonzero(end_ns > latest_ns))
         failed = spans["status"] == STATUS_ERROR
         matched = self._matcher.contracts(batch)
+        said = upstream(batch)
         series = np.full(len(spans), NO_SERIES, dtype=np.int32)
         rows = (matched != NO_CONTRACT).nonzero()[0]
         if len(rows):
@@ -148,7 +152,7 @@ class Measure:
                 arrival_ns=arrival_ns[at],
                 device=device[at],
             )
-            self._count(batch, some)
+            self._count(batch, some, said)
             self.streams.learn()
         contract = inherit(batch, matched)
         if self.operations.infer(
@@ -170,6 +174,7 @@ class Measure:
             device=device.astype(np.int32),
             devices=self.devices.names,
             series_names=self.series.names,
+            upstream=said,
             anomalies=tuple(anomalies),
         )
 
@@ -230,7 +235,7 @@ class Measure:
             self._bad.reserve(count)
         return found
 
-    def _count(self, batch: Batch, some: Inferences) -> None:
+    def _count(self, batch: Batch, some: Inferences, said: Upstream) -> None:
         """Count the inferences of a batch."""
         cold: Bool | None = None
         if np.count_nonzero(batch.slots[self._cold_slot] >= 0):
@@ -250,13 +255,14 @@ class Measure:
         bins = self.streams.add(batch, some.rows, some.series)
         self.rates.add(some.contract, some.event_ns)
         self.operations.count(batch, some, cold, bins)
+        weights = self.streams.maybe_weigh(said, some.rows, some.contract, some.series)
         count = len(self.series)
         chosen, rank = thinned(some.series, count, ROWS_PER_BATCH, batch.sequence)
-        self._keep(self._recent, batch, some, chosen, rank, bins, bucket)
+        self._keep(self._recent, batch, some, chosen, rank, bins, weights, bucket)
         worst = np.flatnonzero(some.failed if bad is None else some.failed | bad)
         if len(worst):
             among, rank = thinned(some.series[worst], count, ROWS_PER_BATCH, batch.sequence)
-            self._keep(self._bad, batch, some, worst[among], rank, bins, bucket)
+            self._keep(self._bad, batch, some, worst[among], rank, bins, weights, bucket)
 
     def _keep(
         self,
@@ -266,6 +272,7 @@ class Measure:
         chosen: Int64,
         rank: Int64,
         bins: list[Int64],
+        weights: Int64 | None,
         bucket: Int64,
     ) -> None:
         """Keep chosen inferences as evidence and as exemplars."""
@@ -273,10 +280,13 @@ class Measure:
         ids = np.stack((spans["trace_hi"], spans["trace_lo"]), axis=1)
         series = some.series[chosen]
         by_place = np.full((len(chosen), self.streams.places), NO_BIN, dtype=np.int16)
-        for lane, found in zip(self.streams.lanes, bins, strict=True):
+        for lane, found in zip(self.streams.readers, bins, strict=True):
             place = lane.places(series)
             held = (place >= 0).nonzero()[0]
             by_place[held, place[held]] = found[chosen[held]]
+        inclusion = np.full(len(chosen), NO_BIN, dtype=np.int16)
+        if weights is not None:
+            inclusion[:] = weights[chosen]
         duration_ns = some.duration_ns[chosen]
         rows = Sample(
             ids=ids,
@@ -285,6 +295,7 @@ class Measure:
             duration_ns=duration_ns,
             failed=some.failed[chosen],
             bins=by_place,
+            inclusion=inclusion,
         )
         ring.add(series, rank, rows)
         self.latency.show(series, bucket[chosen], ids, duration_ns)
@@ -345,6 +356,8 @@ class Measure:
                 )
                 for number in self.streams.of_series(index)
             ),
+            weights=maybe_weights(self.streams, index),
+            attribution=maybe_attribution(self.streams, index),
         )
 
     def state(self) -> State:

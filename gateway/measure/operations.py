@@ -99,7 +99,7 @@ class Operations:
         self.unusable: Counter[str] = Counter()  # declarations, by reason
 
     def count(self, batch: Batch, some: Inferences, cold: Bool | None, bins: list[Int64]) -> None:
-        """Count the inferences of a batch; `bins` are those of the streams' lanes."""
+        """Count the inferences of a batch; `bins` are those of the streams' readers."""
         names = self._series.names
         self.rollouts.add(
             batch,
@@ -119,7 +119,7 @@ class Operations:
             series=some.series,
             names=names,
             event_ns=some.event_ns,
-            lanes=self._streams.lanes,
+            lanes=self._streams.readers,
             bins=bins,
         )
         self.meters.observe(

@@ -102,10 +102,11 @@ class SignalView:
     """One signal of a series.
 
     Shape: counts are those of the grid's bins, then missing, then odd. `edges` is empty for
-    classes, `values` for numbers.
+    classes, `values` for numbers. `part_of` is the signal of which this is one class, else empty.
     """
 
     signal: str
+    part_of: str
     grid: str
     edges: tuple[float, ...]
     values: tuple[str, ...]
@@ -136,8 +137,36 @@ class RateView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsView:
+    """What samplers before the gateway make of the events of a series; see `drift.inclusion`.
+
+    `effective_events` is how many events of one weight would tell as much.
+    """
+
+    mean: float
+    effective_events: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributionView:
+    """Where a change lies. Units: nats, less what chance gives on average, so below 0 is none.
+
+    `given_class` counts the classes of which both confidence and share are judged; `signal` is that
+    confidence.
+    """
+
+    signal: str
+    of_class: float
+    given_class: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesView:
-    """One model and version."""
+    """One model and version.
+
+    `weights` is None without a sampler before the gateway, `attribution` until there are baselines
+    of the classes and of the confidence of one of them.
+    """
 
     model: str
     version: str
@@ -146,6 +175,8 @@ class SeriesView:
     cold_starts: int
     latency: LatencyView
     signals: tuple[SignalView, ...]
+    weights: WeightsView | None
+    attribution: AttributionView | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,6 +116,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
     is_classes = grid.kind is GridKind.CLASSES
     return SignalView(
         signal=item.signal,
+        part_of=item.part_of,
         grid=grid.name,
         edges=() if is_classes else tuple(grid.edges().tolist()),
         values=grid.values,

@@ -163,8 +163,11 @@ class Watch:
         if key in self.episodes.open:
             self.episodes.open[key].quiet_ns = None
             return None
+        whole = _drift_key((stream.model, stream.version, stream.part_of))
+        if stream.part_of and whole in self.episodes.open:
+            # Told already: what moves as a whole moves in its parts.
+            return None
         contract = self.plan.contracts[stream.contract]
-        lane = self.streams.lanes[stream.lane]
         anomaly = drift_anomaly(
             alarm,
             stream=stream,
@@ -175,7 +178,6 @@ class Watch:
             tolerance=contract.drift.tolerance,
             tick_s=self.settings.drift_tick_s,
             sample=self._recent.newest(stream.series),
-            place=int(lane.place_of_series[stream.series]),
             device_names=self.devices.names,
             traits_of=partial(self._traits, stream.contract),
         )

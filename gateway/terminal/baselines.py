@@ -135,4 +135,7 @@ def _draw(console: Console, found: Json) -> None:
         )
     if found["learned_on_site"]:
         ask.tell(f"no column, so learned on site: {', '.join(found['learned_on_site'])}")
+    if found["classes_learned_on_site"]:
+        rare = ", ".join(printable(each) for each in found["classes_learned_on_site"])
+        ask.tell(f"too few rows of a class, so learned on site: {rare}")
     ask.tell(f"{found['file']} is written; name it in the contract's drift.baseline")

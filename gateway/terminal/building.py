@@ -21,6 +21,7 @@ from gateway.contract.schema import Contract, Signal
 from gateway.errors import WeirError
 from gateway.measure.drift.baseline import BLOCKS_MIN, baseline_id, freeze
 from gateway.measure.drift.collect import alarms_by_itself
+from gateway.measure.drift.conditional import Conditional, conditionals
 from gateway.measure.drift.files import Reference, References, misfits, read, write
 from gateway.measure.drift.gather import BLOCK_EVENTS_FIRST, Gathering
 from gateway.measure.drift.grid import Grid
@@ -70,7 +71,8 @@ def build(
         raise typer.BadParameter("name the contract of one model", param_hint="--contract")
     path = output if output.suffix == ".json" else output / f"{model.model}.json"
     kept = _kept(path, model, version, is_replaced=is_replaced)
-    built = _judged(model, version, _gathered(files, model, time))
+    found = _gathered(files, model, time)
+    built = _judged(model, version, found)
     unsteady = [each.reference.signal for each in built if each.unsteady]
     if unsteady:
         raise WeirError(
@@ -81,7 +83,7 @@ def build(
     items = (*kept, *(each.reference for each in built))
     references = References(model=model.model, creator=f"weir {__version__}", items=items)
     _write(path, write(references))
-    return _told(path, model, version, built)
+    return _told(path, model, version, found, built)
 
 
 def _kept(
@@ -109,9 +111,10 @@ def _kept(
 
 @dataclass(slots=True, kw_only=True)
 class _Gathered:
-    """Blocks by signal, and the window from which they are."""
+    """Blocks by signal, and of the confidence of each class; the window from which they are."""
 
     blocks: dict[str, Gathering]
+    by_class: dict[str, Gathering]
     window_ns: tuple[int, int] | None
 
 
@@ -120,12 +123,13 @@ def _gathered(files: Sequence[Path], contract: Contract, time: str | None) -> _G
     wanted = measured(contract)
     if not wanted:
         raise WeirError(f"{contract.source} has no signal whose drift is measured")
-    found = _Gathered(blocks={}, window_ns=None)
+    found = _Gathered(blocks={}, by_class={}, window_ns=None)
     with _bar(files) as follow:
         for number, path in enumerate(files):
             before = {name: each.events for name, each in found.blocks.items()}
             for chunk in predictions.read(path, wanted, time, follow(path)):
                 _add(found, path, wanted, chunk, is_first=not number)
+                _divide(found, conditionals(contract), chunk)
             unheard = [name for name in before if found.blocks[name].events == before[name]]
             if unheard:
                 raise WeirError(
@@ -160,11 +164,17 @@ def _add(
         found.window_ns = (first if found.window_ns is None else found.window_ns[0], last)
 
 
+def _divide(found: _Gathered, wanted: Sequence[Conditional], chunk: predictions.Chunk) -> None:
+    """Count the confidence of each class, where a chunk has both columns."""
+    for each in wanted:
+        if each.score.name in chunk.bins and each.prediction.name in chunk.bins:
+            of_class = chunk.bins[each.prediction.name] == each.code
+            gathering = found.by_class.setdefault(each.name, Gathering(each.grid))
+            gathering.add(chunk.bins[each.score.name][of_class])
+
+
 def _judged(contract: Contract, version: str, found: _Gathered) -> list[Built]:
     """Freeze and judge what was counted. Raises: WeirError where there is too little."""
-    rule = contract.drift
-    tick_s = MeasureSettings().drift_tick_s
-    log_bound = float(-np.log(rule.false_alarms_per_s * tick_s))
     built: list[Built] = []
     for name, gathering in found.blocks.items():
         grid, blocks = gathering.grid, gathering.blocks()
@@ -178,28 +188,49 @@ def _judged(contract: Contract, version: str, found: _Gathered) -> list[Built]:
                 f"{name} has no value that the contract allows: {counts[grid.missing]} rows have "
                 f"none, {counts[grid.odd]} one of another kind or range"
             )
-        made = freeze(grid, counts, blocks)
-        needed = int(np.ceil(made.events_needed(rule.tolerance)))
-        reference = Reference(
-            version=version,
-            signal=name,
-            type=contract.signals[name].type,
-            window_ns=found.window_ns,
-            blocks=np.array(blocks),
-            baseline=made,
-        )
-        built.append(
-            Built(
-                reference=reference,
-                needed=needed,
-                calibrated=made.events >= needed,
-                unsteady=alarms_by_itself(grid, blocks, rule.tolerance, log_bound),
-            )
-        )
+        built.append(_built(contract, version, contract.signals[name], name, found, gathering))
+    for each in conditionals(contract):
+        part = found.by_class.get(each.name)
+        if part is not None and part.events >= EVENTS_MIN:
+            made = _built(contract, version, each.score, each.name, found, part)
+            # One that is too small would never alarm, and what is learned on site does.
+            built += [made] if made.calibrated else []
     return built
 
 
-def _told(path: Path, contract: Contract, version: str, built: Sequence[Built]) -> Json:
+def _built(
+    contract: Contract,
+    version: str,
+    signal: Signal,
+    name: str,
+    found: _Gathered,
+    gathering: Gathering,
+) -> Built:
+    """Freeze and judge one stream; `signal` is what its events are values of."""
+    rule = contract.drift
+    log_bound = float(-np.log(rule.false_alarms_per_s * MeasureSettings().drift_tick_s))
+    grid, blocks = gathering.grid, gathering.blocks()
+    made = freeze(grid, np.sum(np.array(blocks), axis=0), blocks)
+    needed = int(np.ceil(made.events_needed(rule.tolerance)))
+    reference = Reference(
+        version=version,
+        signal=name,
+        type=signal.type,
+        window_ns=found.window_ns,
+        blocks=np.array(blocks),
+        baseline=made,
+    )
+    return Built(
+        reference=reference,
+        needed=needed,
+        calibrated=made.events >= needed,
+        unsteady=alarms_by_itself(grid, blocks, rule.tolerance, log_bound),
+    )
+
+
+def _told(
+    path: Path, contract: Contract, version: str, found: _Gathered, built: Sequence[Built]
+) -> Json:
     measured_names = [signal.name for signal, _ in measured(contract)]
     made = {each.reference.signal for each in built}
     signals = []
@@ -225,6 +256,7 @@ def _told(path: Path, contract: Contract, version: str, built: Sequence[Built]) 
         "tolerance": contract.drift.tolerance,
         "signals": signals,
         "learned_on_site": [name for name in measured_names if name not in made],
+        "classes_learned_on_site": [name for name in found.by_class if name not in made],
     }
 
 

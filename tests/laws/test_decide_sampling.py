@@ -13,8 +13,8 @@ from gateway.config.keep import parse_rule
 from gateway.contract.plan import Plan
 from gateway.contract.schema import SamplingRule
 from gateway.decide import Decide
-from gateway.decide.threshold import RANGE, encode
 from gateway.measure import Measure, MeasureSettings
+from gateway.otlp.threshold import RANGE, encode
 from gateway.tables import NO_THRESHOLD, Bool, UInt64
 from tests.unit.measure.build import START_NS, Fleet, batch, contract, payload, plan, request, span
 

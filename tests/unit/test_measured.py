@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from gateway.api.measurements import measured as samples_of
-from gateway.api.sources import BaselineState
+from gateway.api.sources import BaselineState, Weights
 from gateway.contract.schema import DriftRule
 from gateway.measure import FalseAlarms, Measure, MeasureSettings
 from gateway.measured import measured
 from gateway.otlp.events import Promotion
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, declared, plan
+from tests.unit.measure.drift.test_inclusion import stated
 from tests.unit.measure.test_given import file, plan_with
 
 
@@ -86,7 +87,33 @@ def test_signals_with_the_same_counts_have_ids_of_their_own() -> None:
     site = Site(Measure(plan(), MeasureSettings()))
     site.run(60, 8, 2)
     found = measured(site.measure.snapshot(), now_ns=0, contracts=(), token=str).baselines
-    assert len({each.id for each in found}) == len(found) == 3
+    assert len({each.id for each in found}) == len(found) == 4
+    # Classes that have not come yet are no baselines.
+    assert {each.signal for each in found} == {"confidence", "class", "brightness", "confidence|ok"}
+
+
+def test_the_change_of_a_confidence_is_split_and_told_with_it_alone() -> None:
+    site = Site(Measure(plan(), MeasureSettings()))
+    site.run(70, 8, 2)
+    site.run(60, 4, 3)
+    found = measured(site.measure.snapshot(), now_ns=0, contracts=(), token=str).drift
+    split = {each.signal: each.attribution for each in found if each.attribution}
+    assert split.keys() == {"confidence"}
+    assert abs(split["confidence"]["class"]) < 0.01
+    assert split["confidence"]["confidence_given_class"] > 0.1
+
+
+def test_weights_of_samplers_are_shown_with_their_model() -> None:
+    measure = Measure(plan(), MeasureSettings())
+    fleet = Fleet(measure.plan, size=80)
+
+    def weights(states: list[str]) -> Weights | None:
+        measure.observe(stated(fleet.batch(START_NS, np.full(80, 0.5)), states))
+        found = measured(measure.snapshot(), now_ns=0, contracts=(), token=str)
+        return found.series[0].weights
+
+    assert weights([""]) is None
+    assert weights(["ot=th:8"]) == Weights(mean=2.0, effective_inferences=80.0)
 
 
 def test_a_baseline_from_a_file_says_so() -> None:
@@ -110,9 +137,10 @@ def test_the_report_and_what_never_alarms_are_shown_and_counted() -> None:
         assert drift.psi_debiased_low is not None
         assert drift.psi_debiased_high is not None
         assert 0.1 < drift.psi_debiased_low < drift.psi_debiased < drift.psi_debiased_high
-        assert (found.budget.per, found.budget.detectors) == ("site", 3)
+        assert (found.budget.per, found.budget.detectors) == ("site", 4)
         listed = [(each.version, each.signal) for each in found.reported.signals]
-        assert listed == ([("1.0", "confidence")] if calibrated else [])
+        drifted = ["confidence", "confidence|ok"] if calibrated else []
+        assert sorted(listed) == [("1.0", each) for each in drifted]
         assert found.reported.promise == (
             "at most 10 % of these are expected to be false, over a patience of 30 days"
         )

@@ -21,6 +21,7 @@ from gateway.contract.plan import Plan
 from gateway.contract.schema import BaselineFile, Contract, SignalType
 from gateway.errors import Finding, InvalidConfigError
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, thawed
+from gateway.measure.drift.conditional import conditionals
 from gateway.measure.drift.gather import BLOCKS_MAX
 from gateway.measure.drift.grid import GRIDS_VERSION, Grid, GridKind
 from gateway.measure.drift.lanes import measured
@@ -55,7 +56,8 @@ class _GridForm(_Form):
 class _ReferenceForm(_Form):
     # As spans may have them; an error shows both as they are.
     version: str = Field(pattern=f"^{VERSION_ALLOWED.pattern.decode()}$")
-    signal: str = Field(pattern=r"^[!-~]{1,256}$")
+    # Behind a bar is a class, in the letters of its contract.
+    signal: str = Field(max_length=1024, pattern=r"^[!-~]{1,256}(\|[^\pC\p{Zl}\p{Zp}]+)?$")
     type: Literal["double", "int", "bool", "enum"]
     grid: _GridForm
     window_ns: list[int] | None = Field(min_length=2, max_length=2)
@@ -256,6 +258,7 @@ def misfits(references: References, contract: Contract, file: str) -> list[Findi
         message = f"it is a baseline of {references.model!r}, not of {contract.model!r}"
         return [refused(message, f"name a baseline that was built for {contract.model}")]
     known = {signal.name: (signal, grid) for signal, grid in measured(contract)}
+    known |= {each.name: (each.score, each.grid) for each in conditionals(contract)}
     found: list[Finding] = []
     for each in references.items:
         what = f"{each.signal} of {each.version}"

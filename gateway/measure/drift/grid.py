@@ -7,6 +7,7 @@ any two places and times add. Nothing is dropped: a grid has two bins more than 
 Grids: LOGIT has 128 bins, equally wide in logit, on [1e-4, 1 - 1e-4] of the range; edges are
 multiples of 2**-17 of it. LINEAR has 128 equal bins. LOG is for signals without a range: eight
 bins per octave of |x| in [2**-12, 2**20) and both signs (gamma at most 1.125) around a zero bin.
+WEIGHT is for weights 1 / p of a sampler: bin 0 is weight 1, bin k above 2**(k - 1) and up to 2**k.
 Source: drift.md section 8.
 """
 
@@ -31,6 +32,7 @@ LOG_FIRST_EXPONENT: Final = -12
 LOG_OCTAVES: Final = 32
 LOG_SIDE: Final = LOG_OCTAVES * 8
 EXPONENT_BIAS: Final = 1023
+WEIGHT_OCTAVES: Final = 56  # thresholds have as many bits
 
 
 class GridKind(StrEnum):
@@ -40,6 +42,7 @@ class GridKind(StrEnum):
     LINEAR = "linear"
     LOG = "log"
     CLASSES = "classes"
+    WEIGHT = "weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,8 @@ class Grid:
         """Count of bins that hold values."""
         if self.kind is GridKind.CLASSES:
             return len(self.values)
+        if self.kind is GridKind.WEIGHT:
+            return WEIGHT_OCTAVES + 1
         return 2 * LOG_SIDE + 1 if self.kind is GridKind.LOG else SCORE_BINS
 
     @property
@@ -83,6 +88,8 @@ class Grid:
         """Return the lower edges of the value bins and the last upper edge. Shape: (bins + 1,)."""
         if self.kind is GridKind.LOG:
             return _log_edges()
+        if self.kind is GridKind.WEIGHT:
+            return np.append(1.0, np.exp2(np.arange(WEIGHT_OCTAVES + 1)))
         steps = _logit_edges() / QUANTA if self.kind is GridKind.LOGIT else _linear_edges()
         return self.low + steps * (self.high - self.low)
 

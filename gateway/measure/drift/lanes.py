@@ -22,6 +22,9 @@ NO_ROW: Final = -1
 NOT_COLLECTING: Final = (1 << 63) - 1
 MEASURED_ROLES: Final = frozenset({Role.CONFIDENCE, Role.PREDICTION, Role.FEATURE})
 BOOLEAN_VALUES: Final = ("false", "true")
+# Adding to all cells of a lane at once pays from so many events on, and with so few cells for each.
+EVENTS_AT_ONCE_MIN: Final = 1024
+CELLS_PER_EVENT_MAX: Final = 2
 UNIT_RANGE: Final = (0.0, 1.0)
 
 
@@ -77,16 +80,21 @@ class Lane:
         self.collecting = 0
 
     def append(self, series: int, place: int, stream: int, tick: int) -> int:
+        """Open a row for the stream of a series."""
+        row = self.open_row(stream, tick)
+        self.row_of_series = grown(self.row_of_series, series + 1, NO_ROW)
+        self.place_of_series = grown(self.place_of_series, series + 1, NO_ROW)
+        self.row_of_series[series] = row
+        self.place_of_series[series] = place
+        return row
+
+    def open_row(self, stream: int, tick: int) -> int:
         """Open a row for a stream."""
         row = len(self.stream)
         self.stream.append(stream)
         for name in ("open", "total", "opened", "group", "is_frozen", "seen"):
             setattr(self, name, grown(getattr(self, name), row + 1))
         self.due = grown(self.due, row + 1, NOT_COLLECTING)
-        self.row_of_series = grown(self.row_of_series, series + 1, NO_ROW)
-        self.place_of_series = grown(self.place_of_series, series + 1, NO_ROW)
-        self.row_of_series[series] = row
-        self.place_of_series[series] = place
         self.opened[row] = tick
         return row
 
@@ -109,20 +117,33 @@ class Lane:
 
     def add(self, series: Int64, bins: Int64) -> None:
         """Count bins of inferences. Shape: both (rows,)."""
-        row = self._rows_of(series)
+        self.count(looked_up(self.row_of_series, series), bins)
+
+    def count(self, row: Int64, bins: Int64) -> None:
+        """Count bins in rows of this lane, nothing in NO_ROW. Shape: both (events,)."""
+        count, width = len(self.stream), self.grid.width
+        events = len(bins)
+        if events >= EVENTS_AT_ONCE_MIN and (count + 1) * width <= CELLS_PER_EVENT_MAX * events:
+            # The first row is for events of NO_ROW, which is -1.
+            cells = row + 1
+            cells *= width
+            cells += bins
+            found = np.bincount(cells, minlength=(count + 1) * width)
+            counted = found.reshape(count + 1, width)[1:]
+            self.open[:count] += counted
+            if self.collecting:
+                self.seen[:count] += counted.sum(axis=1) - counted[:, self.grid.missing]
+            return
         if int(row.min(initial=0)) < 0:
             mine = row >= 0
             row, bins = row[mine], bins[mine]
-        np.add.at(self.open.reshape(-1), row * self.grid.width + bins, 1)
+        np.add.at(self.open.reshape(-1), row * width + bins, 1)
         if self.collecting:
             np.add.at(self.seen, row[bins != self.grid.missing], 1)
 
     def places(self, series: Int64) -> Int64:
         """Return the place of this lane among the signals of each series, NO_ROW where none."""
-        return _looked_up(self.place_of_series, series)
-
-    def _rows_of(self, series: Int64) -> Int64:
-        return _looked_up(self.row_of_series, series)
+        return looked_up(self.place_of_series, series)
 
     def counts(self, row: int) -> Int64:
         """Return all counts of a row so far."""
@@ -151,7 +172,8 @@ class Lane:
         self.is_frozen[row] = True
 
 
-def _looked_up(table: Int64, series: Int64) -> Int64:
+def looked_up(table: Int64, series: Int64) -> Int64:
+    """Return the table's value for each series, NO_ROW past its end. Shape: as series."""
     if int(series.max(initial=-1)) < len(table):
         found: Int64 = table[series]
         return found

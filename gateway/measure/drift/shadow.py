@@ -11,7 +11,7 @@ still says so while the fault lasts, and is silent once the signal is as it was.
 Cost: a detector's memory and step for each shadow, nothing without any.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -130,9 +130,9 @@ class Shadows:
         told, self._told = self._told, []
         return told
 
-    def state(self, keys: Sequence[Json]) -> State:
-        """Copy all shadows; `keys` are the names of all streams."""
-        numbers = sorted(self._of)
+    def state(self, keys: Mapping[int, Json]) -> State:
+        """Copy all shadows; `keys` has the names of all streams in the order to write them in."""
+        numbers = [number for number in keys if number in self._of]
         found = [self._of[number] for number in numbers]
         items: list[Json] = [
             {

@@ -14,7 +14,9 @@ from gateway.batch import Json
 from gateway.errors import CorruptDataError
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.collect import Collection
+from gateway.measure.drift.counting import INCLUSION_LANE
 from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.inclusion import WEIGHTS
 from gateway.measure.drift.shadow import Superseded, saved
 from gateway.measure.drift.streams import Streams
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
@@ -24,7 +26,10 @@ def save(streams: Streams) -> State:
     """Copy all streams."""
     items: list[Json] = []
     arrays: list[Int64] = []
-    for number, item in enumerate(streams.items):
+    # Streams of weights are opened later than others of their series.
+    order = sorted(range(len(streams.items)), key=lambda each: streams.items[each].series)
+    for number in order:
+        item = streams.items[number]
         lane = streams.lanes[item.lane]
         baseline, candidate = streams.baselines.get(number), streams.candidates.get(number)
         collection = streams.collections.get(number)
@@ -42,14 +47,16 @@ def save(streams: Streams) -> State:
                 "collection": collection and [collection.refusals, len(collection.blocks)],
                 "superseded": superseded
                 and [superseded.digest, superseded.events, superseded.at_ns],
+                **({"row": item.row} if item.lane == INCLUSION_LANE else {}),
             }
         )
         arrays += [lane.total[item.row], lane.open[item.row]]
         arrays += [each.counts for each in (baseline, candidate) if each is not None]
         if collection is not None:
             arrays += [collection.last, *collection.blocks]
-    rows = np.arange(len(streams.items))
-    shadows = streams.shadows.state([item["key"] for item in items])
+    rows = np.array(order, dtype=np.int64)
+    keys = {number: item["key"] for number, item in zip(order, items, strict=True)}
+    shadows = streams.shadows.state(keys)
     return {
         "items": pack_json(items),
         "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
@@ -100,6 +107,7 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
     if "detectors" in state:
         streams.budget.restore(int(state["detectors"][0]))
     items = unpack_json(state["items"])
+    _open_weights(streams, items)
     widths = _widths(items, len(state["counts"]))
     reader = _Reader(state["counts"])
     bank = part("bank", state)
@@ -157,6 +165,14 @@ def _load_shadows(streams: Streams, state: Mapping[str, Array]) -> None:
         if number in streams.baselines and streams.maybe_given(number) is None:
             streams.shade(number, each.baseline(streams.grid(number)), each.until_ns)
             streams.shadows.resume(number, each)
+
+
+def _open_weights(streams: Streams, items: list[Json]) -> None:
+    """Open the streams of weights that were saved, in the order in which they were opened."""
+    saved = [item for item in items if item["key"][3] == WEIGHTS.name]
+    # A merged state has no order of its own.
+    saved.sort(key=lambda item: int(item.get("row", 0)))
+    streams.resume_weights([(item["key"][0], item["key"][1]) for item in saved])
 
 
 def _collection(reader: _Reader, width: int, described: Json) -> Collection | None:

@@ -1,9 +1,10 @@
 """Every signal of every series: its counts, its baseline, and the ticks of its drift detector.
 
-Law: a stream is (series, signal). Its counts are exact and never reset. Its life: it collects its
-first observations, is frozen, and from then on is judged tick by tick. It collects at least
-`baseline_events`, and goes on until the baseline is large enough for the contract's tolerance, or
-until PATIENCE_BASELINES times as many are there, so that it never waits for ever. A tick is
+Law: a stream is (series, signal); the confidence of one class alone counts as a signal too. Its
+counts are exact and never reset. Its life: it collects its first observations, is frozen, and from
+then on is judged tick by tick. It collects at least `baseline_events`, and goes on until the
+baseline is large enough for the contract's tolerance, or until PATIENCE_BASELINES times as many are
+there, so that it never waits for ever. A tick is
 `drift_tick_s` of arrival time, held open until it has 20 events or five minutes have passed; which
 batch or idle step closes it does not change what is in it.
 
@@ -22,20 +23,20 @@ interval, and never alarms. One that learned such a baseline collects a candidat
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from gateway.batch import Batch
+from gateway.batch import Batch, Upstream
 from gateway.contract.plan import Plan
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline
 from gateway.measure.drift.collect import Collection, alarms_by_itself
+from gateway.measure.drift.counting import Counting, Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.fleet import PATIENCE_S, Budget
 from gateway.measure.drift.grid import Grid
-from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
+from gateway.measure.drift.lanes import NOT_COLLECTING, Lane
 from gateway.measure.drift.shadow import Shadows, Superseded
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64
@@ -54,24 +55,6 @@ PHI_STEADY_MAX: Final = 8.0
 REFUSALS_MAX: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """Where a signal of a series is counted."""
-
-    series: int
-    model: str
-    version: str
-    signal: str
-    contract: int
-    lane: int
-    row: int
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Model, version and signal."""
-        return self.model, self.version, self.signal
-
-
 class Streams:
     """All streams of a plan. Stream numbers are also rows of the detector bank.
 
@@ -82,10 +65,10 @@ class Streams:
         self._plan = plan
         self._settings = settings
         self._given = given(plan)
-        self._measured = [measured(contract) for contract in plan.contracts]
-        self.places = max((len(signals) for signals in self._measured), default=0)
-        self.lanes: list[Lane] = []
-        self._lane_of: dict[LaneKey, int] = {}
+        self._counting = Counting(plan)
+        self.places = self._counting.places
+        self.lanes = self._counting.lanes
+        self.readers = self._counting.readers
         self.items: list[Stream] = []
         self._of_key: dict[tuple[str, str, str], int] = {}
         self._of_series: dict[int, list[int]] = {}
@@ -105,30 +88,32 @@ class Streams:
         self, series: int, contract: int, model: str, version: str, *, learn: bool = True
     ) -> None:
         """Open the streams of a series; without `learn` they wait to be restored."""
-        for place, (signal, grid) in enumerate(self._measured[contract]):
-            slot = self._plan.slot_of[signal.attribute]
-            key = LaneKey(slot=slot, type=signal.type, grid=grid)
-            if key not in self._lane_of:
-                self._lane_of[key] = len(self.lanes)
-                self.lanes.append(Lane(key))
-            number = len(self.items)
-            lane = self._lane_of[key]
-            row = self.lanes[lane].append(series, place, number, self.tick)
-            stream = Stream(
-                series=series,
-                model=model,
-                version=version,
-                signal=signal.name,
-                contract=contract,
-                lane=lane,
-                row=row,
-            )
-            self.items.append(stream)
-            self._of_key[stream.key] = number
-            self._of_series.setdefault(series, []).append(number)
-            self.bank.reserve(number + 1)
-            if learn:
-                self.begin(number)
+        made = self._counting.open_series(
+            series, contract, model, version, first=len(self.items), tick=self.tick
+        )
+        for stream in made:
+            self._open(stream, learn=learn)
+        if learn and self._counting.is_sampled(contract):
+            self._open_weights(series, learn=learn)
+
+    def resume_weights(self, saved: Sequence[tuple[str, str]]) -> None:
+        """Open the streams of weights that were saved, by model and version, to be restored."""
+        for series in self._counting.sampled_before(saved):
+            self._open_weights(series, learn=False)
+
+    def _open_weights(self, series: int, *, learn: bool) -> None:
+        number = len(self.items)
+        stream = self._counting.open_weights(series, number=number, tick=self.tick)
+        self._open(stream, learn=learn)
+
+    def _open(self, stream: Stream, *, learn: bool) -> None:
+        number = len(self.items)
+        self.items.append(stream)
+        self._of_key[stream.key] = number
+        self._of_series.setdefault(stream.series, []).append(number)
+        self.bank.reserve(number + 1)
+        if learn:
+            self.begin(number)
 
     def begin(self, number: int) -> None:
         """Start the life of a stream: take its file's baseline, else inherit one and collect."""
@@ -170,13 +155,19 @@ class Streams:
         return None
 
     def add(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
-        """Count the signals of inferences. Returns the bins of each lane, (rows,) each."""
-        bins = []
-        for lane in self.lanes:
-            found = lane.bins(batch, rows)
-            lane.add(series, found)
-            bins.append(found)
-        return bins
+        """Count the signals of inferences. Returns the bins of each reader, (rows,) each."""
+        return self._counting.count(batch, rows, series)
+
+    def maybe_weigh(
+        self, said: Upstream, rows: Int64 | None, contract: Int64, series: Int64
+    ) -> Int64 | None:
+        """Count the weights that samplers before the gateway gave inferences.
+
+        Returns their bins, None where no sampler is known. Shape: all (rows,), `said` (spans,).
+        """
+        for found in self._counting.newly_sampled(said, rows, contract):
+            self._open_weights(found, learn=True)
+        return self._counting.maybe_weigh(said, rows, series)
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""

@@ -45,7 +45,8 @@ class Windows:
 
     def _watched(self) -> Iterator[tuple[int, Lane]]:
         for number, lane in enumerate(self._streams.lanes):
-            if lane.grid.kind in WATCHED:
+            # The lanes of single classes count what that of their confidence has.
+            if lane.grid.kind in WATCHED and lane in self._streams.readers:
                 yield number, lane
 
     def recent(self, number: int) -> Int64:

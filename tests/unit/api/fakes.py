@@ -39,6 +39,7 @@ from gateway.api.sources import (
     StatusSnapshot,
     SupersededState,
     TraceAnswer,
+    Weights,
 )
 from gateway.batch import Anomaly, AnomalyId, AnomalyKind, DiveId, Evidence, Severity
 from gateway.errors import ConflictError, NotFoundError
@@ -233,6 +234,7 @@ SERIES = Series(
     all_time=Quantiles(p50_s=0.05, p95_s=0.2, p99_s=0.4),
     classes={"ok": 90, "torn": 10},
     last_event_ns=NOW_NS,
+    weights=Weights(mean=4.5, effective_inferences=60.0),
 )
 
 MEASURE = MeasureSnapshot(
@@ -278,6 +280,7 @@ MEASURE = MeasureSnapshot(
                 alarms=3,
                 last_alarm_ns=NOW_NS - 1,
             ),
+            attribution={"class": 0.1, "confidence_given_class": 0.3},
         ),
         DriftState(
             model="damage-net",

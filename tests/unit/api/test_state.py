@@ -44,6 +44,7 @@ async def test_models_have_ratio_and_quantiles(client: Client) -> None:
     assert model["recent"] is None, "nothing came in the last minutes"
     assert model["all_time"] == {"p50_s": 0.05, "p95_s": 0.2, "p99_s": 0.4}
     assert model["classes"] == {"ok": 90, "torn": 10}
+    assert model["weights"] == {"mean": 4.5, "effective_inferences": 60.0}
 
 
 async def test_slo_drift_devices_and_baselines(client: Client) -> None:
@@ -52,6 +53,8 @@ async def test_slo_drift_devices_and_baselines(client: Client) -> None:
     assert slo["windows"][1]["burn_rate"] is None  # JSON has no NaN
     drift = (await _json(client, "/api/v1/drift"))["items"]
     assert [item["psi"] for item in drift] == [0.4, None]
+    split = {"class": 0.1, "confidence_given_class": 0.3}
+    assert [item["attribution"] for item in drift] == [split, {}]
     devices = (await _json(client, "/api/v1/devices"))["items"]
     assert [item["device"] for item in devices] == ["cam-2", "cam-1", "cam-0"]
     assert (await _json(client, "/api/v1/baselines"))["items"][0]["state"] == "learning"

@@ -11,8 +11,8 @@ from gateway.config.keep import parse_rule
 from gateway.contract.plan import Plan
 from gateway.contract.schema import SamplingRule
 from gateway.decide import Decide
-from gateway.decide.threshold import RANGE, threshold_of
 from gateway.measure import Measure, MeasureSettings
+from gateway.otlp.threshold import RANGE, threshold_of
 from gateway.tables import NO_RANDOMNESS, NO_THRESHOLD
 from tests.unit.measure.build import (
     SECOND_NS,

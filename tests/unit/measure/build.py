@@ -1,6 +1,7 @@
 """Plans and batches for the tests of measure and decide, made by official protobuf classes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from gateway.contract.schema import (
 from gateway.contract.schema import Signal as ContractSignal
 from gateway.otlp.decode import decode
 from gateway.otlp.events import Event, write
+from gateway.tables import MISSING
 
 SECOND_NS: Final = 1_000_000_000
 # An instant on a full hour, so that slots of every length begin here.
@@ -180,6 +182,25 @@ def declared(arrival_ns: int, *made: Event, identity: str = API_IDENTITY) -> Par
 def batch(the_plan: Plan, *payloads: Payload, sequence: int = 1) -> Batch:
     """A batch of the payloads."""
     return decode(payloads, the_plan.slot_keys, sequence)
+
+
+# What `classed` writes: the classes of the example contract, and one that it does not list.
+CLASS_TEXTS: Final = (*VALUES, "burnt")
+NO_CLASS: Final = -1
+
+
+def classed(one: Batch, the_plan: Plan, codes: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
+    """A batch of a fleet with other classes. Shape: codes (spans,) of CLASS_TEXTS or NO_CLASS."""
+    slot = the_plan.slot_of[signals()["class"].attribute]
+    texts = [text.encode() for text in CLASS_TEXTS]
+    sizes = np.array([len(text) for text in texts])
+    starts = len(one.arena) + np.cumsum(sizes) - sizes
+    slots, attributes = one.slots.copy(), one.span_attributes.copy()
+    attributes["offset"][slots[slot]] = starts[codes]
+    attributes["length"][slots[slot]] = sizes[codes]
+    slots[slot][codes == NO_CLASS] = MISSING
+    arena = np.concatenate((one.arena, np.frombuffer(b"".join(texts), dtype=np.uint8)))
+    return replace(one, arena=arena, slots=slots, span_attributes=attributes)
 
 
 class Fleet:

@@ -23,7 +23,8 @@ LEAST: Final = 200
 
 
 def tolerant(tolerance: float, **changes: Any) -> Plan:
-    return plan(contract(drift=DriftRule(tolerance=tolerance), **changes))
+    rule = DriftRule(tolerance=tolerance, conditional_classes=0)
+    return plan(contract(drift=rule, **changes))
 
 
 class Site:

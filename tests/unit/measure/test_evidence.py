@@ -15,6 +15,7 @@ def sample(traces: list[int], devices: list[int]) -> Sample:
         duration_ns=np.zeros(size, dtype=np.int64),
         failed=np.zeros(size, dtype=np.bool_),
         bins=np.zeros((size, 1), dtype=np.int16),
+        inclusion=np.full(size, -1, dtype=np.int16),
     )
 
 

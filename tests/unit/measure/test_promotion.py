@@ -19,7 +19,7 @@ from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, decla
 from tests.unit.measure.test_given import file, plan_with
 
 # With this tolerance a baseline of 800 events is large enough.
-PLAN: Final = plan(contract(drift=DriftRule(tolerance=0.5)))
+PLAN: Final = plan(contract(drift=DriftRule(tolerance=0.5, conditional_classes=0)))
 SETTINGS: Final = MeasureSettings(baseline_events=800, drift_quiet_s=600)
 TICK_NS: Final = SETTINGS.drift_tick_ns
 WELL: Final = (8.0, 2.0)

@@ -11,7 +11,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.batch import Audience, Batch, Clean, Findings, Verdict
+from gateway.batch import Audience, Batch, Clean, Findings, Upstream, Verdict
 from gateway.store.store import Store
 from gateway.tables import (
     ATTRIBUTE,
@@ -144,6 +144,12 @@ def columns(
         device=np.array([_index(devices, row.device) for row in rows], dtype=np.int32),
         devices=tuple(devices),
         series_names=tuple(series),
+        upstream=Upstream(
+            threshold=np.full(len(rows), NO_THRESHOLD, dtype=np.uint64),
+            randomness=np.full(len(rows), NO_RANDOMNESS, dtype=np.uint64),
+            malformed=np.zeros(len(rows), dtype=np.bool_),
+            has_threshold=False,
+        ),
         anomalies=(),
     )
     verdict = Verdict(

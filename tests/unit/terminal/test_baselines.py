@@ -160,6 +160,34 @@ def test_every_row_of_every_format_is_counted_in_its_bin(
     assert first.tolist() == [values[: first.sum()].count(each) for each in wanted]
 
 
+def test_the_confidence_of_a_class_with_enough_rows_has_a_baseline(
+    weir: Weir, tmp_path: Path
+) -> None:
+    contract(tmp_path)
+    rows = predictions(30_000, 7)
+    file = parquet(tmp_path / "a.parquet", rows)
+    code, out, errors = build(weir, tmp_path, "--json", files=[file])
+    assert (code, errors) == (0, "")
+    rare = [f"confidence|{each}" for each in ("cracked", "wet", "torn")]
+    assert json.loads(out)["classes_learned_on_site"] == rare
+    path = tmp_path / "baselines" / "damage-net.json"
+    held = {each.signal: each for each in read(path.read_bytes(), str(path)).items}
+    assert set(held) == {"confidence", "class", "flash", "size", "confidence|ok"}
+    of_class = held["confidence|ok"]
+    grid = of_class.baseline.grid
+    scores = [row["edgeai.inference.confidence"] for row in rows if row["class"] == "ok"]
+    edges = np.append(grid.edges()[:-1], np.inf)
+    counts = of_class.baseline.counts
+    assert np.array_equal(counts[: grid.bins], np.histogram(scores, edges)[0])
+    assert np.array_equal(of_class.blocks.sum(axis=0), counts)
+    # The file is in force, and names no class once the contract asks for none.
+    name = '"file:baselines/damage-net.json"'
+    assert weir("check", str(contract(tmp_path, name)))[0] == 0
+    checked = contract(tmp_path, f"{name}, conditional_classes: 0")
+    code, out, _ = weir("check", str(checked))
+    assert (code, "confidence|ok of 1.0" in out) == (1, True)
+
+
 def test_two_files_are_one_baseline(weir: Weir, tmp_path: Path, rows: list[Row]) -> None:
     contract(tmp_path)
     whole = parquet(tmp_path / "whole.parquet", rows)

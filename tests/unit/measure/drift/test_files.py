@@ -65,7 +65,8 @@ def test_what_is_written_is_read(
     seed = data.draw(st.integers(0, 1 << 32))
     blocks = np.random.default_rng(seed).poisson(3, (data.draw(st.integers(4, 20)), grid.width))
     blocks[:, 0] += 1
-    made = reference(type_, grid, blocks)
+    signal = data.draw(st.sampled_from(["size", "size|a|b", "size|größe zwei", "size|日本"]))
+    made = reference(type_, grid, blocks, signal=signal)
     made = Reference(
         **{name: getattr(made, name) for name in made.__slots__} | {"window_ns": window}
     )
@@ -128,6 +129,8 @@ def twice(data: dict[str, Any]) -> None:
         (in_item("window_ns", [1]), "window_ns: List should have at least 2"),
         (in_item("version", "a\x1b[31m"), "version: String should match"),
         (in_item("signal", "\n"), "signal: String should match"),
+        (in_item("signal", "confidence|a\u202eb"), "signal: String should match"),
+        (in_item("signal", "größe"), "signal: String should match"),
         (lambda data: data.update({"\x1b[31m": 1}), "\\x1b[31m: Extra inputs"),
         (twice, "confidence of 1.0 stands there more than once"),
     ],

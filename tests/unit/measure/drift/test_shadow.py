@@ -156,7 +156,7 @@ def test_memory_is_given_back_when_the_time_is_over() -> None:
     assert len(shadows.bank.ticks) == 0
 
 
-def filled(keys: list[list[str]]) -> Shadows:
+def filled(keys: dict[int, list[str]]) -> Shadows:
     rng = np.random.default_rng(7)
     shadows = Shadows()
     for number in (2, 0):
@@ -167,14 +167,14 @@ def filled(keys: list[list[str]]) -> Shadows:
     return shadows
 
 
-KEYS: Final = [["m", "1", name, SCORE.name] for name in "abc"]
+KEYS: Final = {number: ["m", "1", name, SCORE.name] for number, name in enumerate("abc")}
 
 
 def test_a_state_gives_the_same_shadows() -> None:
     shadows, again = filled(KEYS), Shadows()
     state = shadows.state(KEYS)
     for each in saved(state):
-        number = KEYS.index(each.key)
+        number = list(KEYS.values()).index(each.key)
         begin(again, number, each.baseline(SCORE), each.until_ns)
         again.resume(number, each)
     other = again.state(KEYS)

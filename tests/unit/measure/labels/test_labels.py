@@ -259,7 +259,7 @@ def test_nothing_is_due_of_traces_that_are_not_expected(seed: int) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1e-18, 4e-17, 1e-9, 0.01, 0.5, 1 - 2**-53, 1.0])
 def test_the_threshold_of_a_share_is_the_sampler_s(share: float) -> None:
-    from gateway.decide.threshold import threshold_of as sampler_s
+    from gateway.otlp.threshold import threshold_of as sampler_s
 
     assert threshold_of(share) == sampler_s(share)
 
@@ -367,7 +367,7 @@ def test_predictions_are_read_from_spans(
         series=zero,
         names=ONE,
         event_ns=batch.spans["end_ns"].astype(np.int64),
-        lanes=streams.lanes,
+        lanes=streams.readers,
         bins=bins,
     )
     names = {-(1 << 31) + 1: "none", -(1 << 31) + 2: "unseen"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.decide.threshold import (
+from gateway.otlp.threshold import (
     RANGE,
     decode,
     encode,

@@ -1,0 +1,82 @@
+"""The confidence of each class by itself, which may move while both marginals stay as they are.
+
+Law: one event counts in one row at most: that of its series and its class. Events without a class,
+of an unseen one, or of one that the contract does not ask for count in none. Nothing is read: the
+bins are those that the lanes of confidence and prediction have found. Cost: for each batch one
+gather and one add for each row of it, however many classes and series there are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.contract.schema import Contract, Role, Signal
+from gateway.measure.drift.grid import Grid, GridKind
+from gateway.measure.drift.lanes import NO_ROW, Lane, LaneKey, looked_up, measured
+from gateway.measure.state import Int64, grown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditional:
+    """The confidence of one class of a contract; `code` is the bin of that class on `classes`."""
+
+    score: Signal
+    grid: Grid
+    prediction: Signal
+    classes: Grid
+    code: int
+
+    @property
+    def name(self) -> str:
+        """What its stream is called; names of signals have no bar."""
+        return f"{self.score.name}|{self.classes.values[self.code]}"
+
+
+def conditionals(contract: Contract) -> list[Conditional]:
+    """List the classes of a contract whose confidence is judged, in the contract's order.
+
+    They are of its first confidence and its first prediction that has classes.
+    """
+    signals = measured(contract)
+    scores = [(signal, grid) for signal, grid in signals if signal.role is Role.CONFIDENCE]
+    predictions = [
+        (signal, grid)
+        for signal, grid in signals
+        if signal.role is Role.PREDICTION and grid.kind is GridKind.CLASSES
+    ]
+    if not scores or not predictions:
+        return []
+    (score, grid), (prediction, classes) = scores[0], predictions[0]
+    count = min(contract.drift.conditional_classes, classes.bins)
+    return [
+        Conditional(score=score, grid=grid, prediction=prediction, classes=classes, code=code)
+        for code in range(count)
+    ]
+
+
+class ConditionalLane:
+    """Counts the bins of one lane apart for each class that another lane has found.
+
+    `scores` and `classes` are the places of the two among the lanes that read attributes; `lane`
+    has the counts, and a row for each class of each series.
+    """
+
+    def __init__(self, key: LaneKey, *, scores: int, classes: int, width: int) -> None:
+        self.lane = Lane(key)
+        self._scores = scores
+        self._classes = classes
+        # Shape: (series, bins of the classes' grid).
+        self._row_of = np.full((0, width), NO_ROW, dtype=np.int64)
+
+    def append(self, series: int, code: int, stream: int, tick: int) -> int:
+        """Open a row for the stream of a class."""
+        row = self.lane.open_row(stream, tick)
+        self._row_of = grown(self._row_of, series + 1, NO_ROW)
+        self._row_of[series, code] = row
+        return row
+
+    def add(self, series: Int64, bins: list[Int64]) -> None:
+        """Count inferences. Shape: (rows,) and the bins of each lane that reads, (rows,) each."""
+        place = series * self._row_of.shape[1]
+        place += bins[self._classes]
+        self.lane.count(looked_up(self._row_of.reshape(-1), place), bins[self._scores])
