@@ -14,8 +14,8 @@ from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
 from gateway.measure.drift.baseline import ETA, Baseline
 from gateway.measure.drift.detector import Alarm, Bank
-from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
-from gateway.measure.drift.streams import Stream
+from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms, relative_drift
+from gateway.measure.drift.streams import Against, Stream
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import Sample, spread
 from gateway.measure.settings import SECOND_NS
@@ -55,10 +55,18 @@ _TEAM_OF: Final[Mapping[Indicator, Team]] = {
 
 
 def drift_numbers(
-    counts: Float64, size: float, baseline: Baseline, shares: Float64
+    counts: Float64,
+    size: float,
+    baseline: Baseline,
+    shares: Float64,
+    reference: float | None = None,
 ) -> dict[str, float]:
-    """Return the indices of a window against a baseline. `size` counts independent events."""
-    n0 = baseline.events / baseline.phi
+    """Return the indices of a window against shares of a baseline's bins.
+
+    `size` and `reference` count the independent events of the window and behind the shares, which
+    are all events of the baseline when None.
+    """
+    n0 = baseline.events / baseline.phi if reference is None else reference
     k = 1 / n0 + 1 / max(size, 1.0)
     q = jeffreys(counts)
     raw = float(psi_terms(q, shares).sum())
@@ -70,6 +78,7 @@ def drift_numbers(
         "psi_debiased_low": debiased - margin,
         "psi_debiased_high": debiased + margin,
         "js_nats": float(js(q, shares)),
+        "relative_drift_index": float(relative_drift(debiased, baseline.bins, k, baseline.noise)),
     }
 
 
@@ -79,6 +88,8 @@ def drift_anomaly(
     stream: Stream,
     bank: Bank,
     baseline: Baseline,
+    against: Against,
+    since_onset: Against,
     owner: str,
     tolerance: float,
     tick_s: float,
@@ -86,13 +97,19 @@ def drift_anomaly(
     place: int,
     device_names: Sequence[str],
 ) -> Anomaly:
-    """Explain a drift alarm."""
-    shares = baseline.shares
+    """Explain a drift alarm: what is since its onset, and beside it the window that is shown."""
+    shares = since_onset.shares
     since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
     size = float(since.sum()) / baseline.phi
-    numbers = drift_numbers(since.astype(np.float64), size, baseline, shares)
+    numbers = drift_numbers(since.astype(np.float64), size, baseline, shares, since_onset.events)
     window, window_size = bank.window(np.array([alarm.row]))
-    recent = drift_numbers(window[0, : baseline.bins], float(window_size[0]), baseline, shares)
+    recent = drift_numbers(
+        window[0, : baseline.bins],
+        float(window_size[0]),
+        baseline,
+        against.shares,
+        against.events,
+    )
     needed = special.chdtri(max(baseline.bins - 1, 1), ETA) / (tolerance / 2) ** 2
     bound = float(bank.log_bound[alarm.row])
     numbers |= {
@@ -100,7 +117,7 @@ def drift_anomaly(
         "psi_ewma_debiased": recent["psi_debiased"],
         "log_evidence": alarm.log_evidence,
         "log_evidence_bound": bound,
-        "delta": float(bank.delta[alarm.row]),
+        "delta": against.delta,
         "phi": baseline.phi,
         "window_events": float(since.sum()),
         "baseline_events": float(baseline.events),
@@ -110,7 +127,7 @@ def drift_anomaly(
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
     held, devices = _carriers(sample, place, baseline, over, float(shares[over].sum()))
-    evidence = _drift_evidence(stream, held, place, baseline, device_names)
+    evidence = _drift_evidence(stream, held, place, baseline, shares, device_names)
     most = ", ".join(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
         for each in over[:3].tolist()
@@ -177,6 +194,7 @@ def _drift_evidence(
     held: Sample,
     place: int,
     baseline: Baseline,
+    shares: Float64,
     device_names: Sequence[str],
 ) -> tuple[Evidence, ...]:
     reasons: dict[int, str] = {}
@@ -184,7 +202,7 @@ def _drift_evidence(
     for at in spread(held).tolist():
         fine = int(held.bins[at, place])
         if fine not in reasons:
-            now, before = baseline.group[fine], baseline.shares[baseline.group[fine]]
+            now, before = baseline.group[fine], shares[baseline.group[fine]]
             reasons[fine] = (
                 f"{stream.signal} is {baseline.grid.describe(fine)}; "
                 f"{before:.2%} of the baseline lies in {baseline.describe(int(now))}"

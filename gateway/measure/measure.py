@@ -220,7 +220,8 @@ class Measure:
             cold,
             some.invalid,
         )
-        bins = self.streams.add(batch, some.rows, some.series)
+        late_ns = self.streams.seasons.maybe_late(some.contract, some.event_ns, some.arrival_ns)
+        bins = self.streams.add(batch, some.rows, some.series, late_ns)
         self.operations.count(batch, some, cold, bins)
         count = len(self.series)
         chosen, rank = thinned(some.series, count, ROWS_PER_BATCH, batch.sequence)
@@ -289,6 +290,7 @@ class Measure:
                 late=int(self.objectives.late.sum()),
                 too_late=self.objectives.too_late,
                 invalid=self.objectives.invalid,
+                drift_late=self.streams.seasons.late_events,
                 other_device_spans=self.devices.overflow_spans,
             ),
             open_anomalies=tuple(episode.anomaly for episode in self.watch.episodes.open.values()),

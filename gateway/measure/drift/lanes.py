@@ -117,6 +117,16 @@ class Lane:
         if self.collecting:
             np.add.at(self.seen, row[bins != self.grid.missing], 1)
 
+    def add_late(self, series: Int64, bins: Int64) -> Int64:
+        """Count bins of inferences that are not judged. Returns rows, NO_ROW where there is none.
+
+        Shape: all (rows,).
+        """
+        row = self._rows_of(series)
+        held = row >= 0
+        np.add.at(self.total, (row[held], bins[held]), 1)
+        return row
+
     def places(self, series: Int64) -> Int64:
         """Return the place of this lane among the signals of each series, NO_ROW where none."""
         return _looked_up(self.place_of_series, series)

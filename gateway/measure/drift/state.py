@@ -12,11 +12,13 @@ import numpy as np
 
 from gateway.batch import Json
 from gateway.errors import CorruptDataError
+from gateway.measure.drift import seasonstate
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.collect import Collection
 from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.streams import Streams, Superseded
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
+from gateway.tables import UInt32
 
 
 def save(streams: Streams) -> State:
@@ -53,20 +55,27 @@ def save(streams: Streams) -> State:
         "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
         "tick": np.array([streams.tick], dtype=np.int64),
         **prefixed("bank", streams.bank.state(rows)),
+        **prefixed("seasons", seasonstate.save(streams.seasons, _held(streams))),
     }
+
+
+def _held(streams: Streams) -> list[Baseline]:
+    """List the baselines that are saved."""
+    return [*streams.baselines.values(), *streams.candidates.values()]
 
 
 def _described(baseline: Baseline | None) -> Json:
     if baseline is None:
         return None
-    return [baseline.phi, baseline.unsteady, baseline.digest]
+    return [baseline.phi, baseline.unsteady, baseline.digest, baseline.noise]
 
 
 class _Reader:
     """Takes arrays off the front of the saved counts."""
 
-    def __init__(self, counts: Array) -> None:
+    def __init__(self, counts: Array, hours: Mapping[str, UInt32]) -> None:
         self._counts = counts
+        self._hours = hours
         self._at = 0
 
     def take(self, width: int) -> Int64:
@@ -83,8 +92,10 @@ class _Reader:
         counts = self.take(width)
         if grid is None:
             return None
-        phi, unsteady, digest = described
-        baseline = thawed(grid, counts, phi, unsteady=unsteady)
+        phi, unsteady, digest, *later = described
+        noise = later[0] if later else 0.0
+        hours = self._hours.get(digest)
+        baseline = thawed(grid, counts, phi, unsteady=unsteady, noise=noise, hours=hours)
         if baseline.digest != digest:
             raise CorruptDataError(f"baseline {digest} does not match its counts")
         return baseline
@@ -95,8 +106,11 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
     streams.tick = int(state["tick"][0])
     items = unpack_json(state["items"])
     widths = _widths(items, len(state["counts"]))
-    reader = _Reader(state["counts"])
+    seasons = part("seasons", state)
+    reader = _Reader(state["counts"], seasonstate.hours(seasons))
+    rhythms = seasonstate.rhythms(seasons)
     bank = part("bank", state)
+    stale: set[int] = set()
     ours: list[int] = []
     theirs: list[int] = []
     for index, (item, width) in enumerate(zip(items, widths, strict=True)):
@@ -114,6 +128,18 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         ours.append(number)
         theirs.append(index)
         streams.reset(number, total, open_tick)
+        rhythm = rhythms.get(index)
+        if streams.seasons.has(number):
+            # What was learned without a season cannot be judged or gone on with by the hour.
+            is_stale = baseline is not None and baseline.hours is None
+            stale |= {number} if is_stale else set()
+            baseline, candidate = (
+                None if each is None or each.hours is None else each
+                for each in (baseline, candidate)
+            )
+            collection = None if rhythm is None or is_stale else collection
+        elif rhythm is not None:
+            collection = None
         if baseline is not None:
             streams.arm(number, baseline)
         learns = streams.maybe_given(number) is None
@@ -122,8 +148,12 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         if item["inherited"] and learns:
             streams.inherited.add(number)
         if collection is not None and learns:
+            if rhythm is not None:
+                streams.seasons.rhythms[number] = rhythm
             streams.resume(number, collection, item["due"])
-        elif baseline is None:
+        elif seasonstate.waits(seasons, index) and streams.seasons.has(number):
+            streams.seasons.waiting.add(number)
+        elif baseline is None and number not in stale:
             streams.collect(number)
         if item.get("superseded"):
             digest, events, at_ns = item["superseded"]
@@ -131,10 +161,11 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         streams.set_progress(number, item["opened"], item["seen"])
     rows = np.array(ours, dtype=np.int64)
     streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})
+    streams.seasons.late_events = seasonstate.late_events(seasons)
     for number in range(len(streams.items)):
         from_file = streams.maybe_given(number)
         held = streams.baselines.get(number)
-        if number not in ours or (
+        if number in stale or number not in ours or (
             from_file is not None and (held is None or held.digest != from_file.digest)
         ):
             streams.begin(number)
@@ -212,13 +243,14 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
         "counts": np.concatenate([np.zeros(0, dtype=np.int64), *arrays]),
         "tick": np.maximum(first["tick"], second["tick"]),
         **prefixed("bank", bank),
+        **prefixed("seasons", seasonstate.merge(part("seasons", first), part("seasons", second))),
     }
 
 
 def _totals(state: Mapping[str, Array]) -> dict[str, tuple[Json, Int64, Int64]]:
     """Return each stream's description, its counts, and its baseline's counts if there are any."""
     items = unpack_json(state["items"])
-    reader = _Reader(state["counts"])
+    reader = _Reader(state["counts"], {})
     found = {}
     for item, width in zip(items, _widths(items, len(state["counts"])), strict=True):
         arrays = [reader.take(width) for _ in range(_arrays_of(item))]

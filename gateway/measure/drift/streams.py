@@ -14,6 +14,9 @@ which a person promotes. After an alarm, too, a candidate is collected from then
 What a baseline file gives is not learned: a version that it names is judged against it from its
 first event on and collects nothing, so that live data never changes it. Where such a baseline is
 too small for the tolerance, its stream has an index and an interval, and never alarms.
+
+Where a contract has a season, a stream learns a week by the hour and is judged against the hour of
+each tick; see `seasons`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +32,9 @@ from gateway.measure.drift.collect import Collection, alarms_by_itself
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.hours import alarms_by_hour, freeze_hours
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane, LaneKey, measured
+from gateway.measure.drift.seasons import ON_TIME, Against, Seasons
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64
 
@@ -90,6 +95,7 @@ class Streams:
         self.candidates: dict[int, Baseline] = {}
         self.superseded: dict[int, Superseded] = {}
         self.bank = Bank()
+        self.seasons = Seasons(plan, settings)
         self.tick = 0
         hold = TICK_HELD_S_MAX / settings.drift_tick_s
         self._hold_ticks = max(1, round(hold))
@@ -117,6 +123,7 @@ class Streams:
                 row=row,
             )
             self.items.append(stream)
+            self.seasons.open(contract)
             self._of_key[stream.key] = number
             self._of_series.setdefault(series, []).append(number)
             self.bank.reserve(number + 1)
@@ -159,14 +166,36 @@ class Streams:
                     return baseline
         return None
 
-    def add(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
-        """Count the signals of inferences. Returns the bins of each lane, (rows,) each."""
+    def add(
+        self, batch: Batch, rows: Int64 | None, series: Int64, late_ns: Int64 | None = None
+    ) -> list[Int64]:
+        """Count the signals of inferences. Returns the bins of each lane, (rows,) each.
+
+        `late_ns` are the event times of those that are not to be judged, ON_TIME for the others.
+        """
         bins = []
         for lane in self.lanes:
             found = lane.bins(batch, rows)
-            lane.add(series, found)
+            if late_ns is None:
+                lane.add(series, found)
+            else:
+                on_time = late_ns == ON_TIME
+                lane.add(series[on_time], found[on_time])
+                self._add_late(lane, series[~on_time], found[~on_time], late_ns[~on_time])
             bins.append(found)
         return bins
+
+    def _add_late(self, lane: Lane, series: Int64, bins: Int64, at_ns: Int64) -> None:
+        """Count late events: in all counts and the index, in no tick and no collection."""
+        rows = lane.add_late(series, bins)
+        for row in np.unique(rows[rows >= 0]).tolist():
+            number, mine = lane.stream[row], rows == row
+            if number in self.collections:
+                came = np.bincount(bins[mine], minlength=lane.grid.width)
+                self.collections[number].last = self.collections[number].last + came
+            self.seasons.show_late(
+                self.bank, number, self.baselines, bins=bins[mine], at_ns=at_ns[mine]
+            )
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""
@@ -183,6 +212,22 @@ class Streams:
         bound = self.log_bound(number)
         self.bank.arm(number, baseline, rule.tolerance, bound, rule.accumulator)
         lane.freeze(row, baseline.group)
+        self.seasons.arm(self.bank, number, self.baselines, self.tick)
+
+    def against(self, number: int, since_ns: int | None = None) -> Against:
+        """Return what the index of a stream with a baseline is held against.
+
+        With a season that is the hour of its newest tick, or all hours since a time.
+        """
+        baseline = self.baselines[number]
+        if number in self.seasons.judged:
+            return self.seasons.against(self.bank, number, self.baselines, since_ns)
+        return Against(
+            shares=baseline.shares,
+            events=baseline.events / baseline.phi,
+            delta=float(self.bank.delta[number]),
+            benign=self._plan.contracts[self.items[number].contract].drift.tolerance,
+        )
 
     def log_bound(self, number: int) -> float:
         """Return log A: A is the ticks in which one false alarm is allowed."""
@@ -194,9 +239,12 @@ class Streams:
         if number in self.collections or self.maybe_given(number) is not None:
             return
         lane, row = self._lane_row(number)
+        is_seasonal = self.seasons.has(number)
+        if is_seasonal and not self.seasons.begin(number, lane.grid):
+            return
         self.collections[number] = Collection.begin(lane.counts(row))
         lane.seen[row] = 0
-        lane.due[row] = self._block_events
+        lane.due[row] = NOT_COLLECTING if is_seasonal else self._block_events
         lane.collecting += 1
 
     @property
@@ -205,7 +253,7 @@ class Streams:
 
     def learn(self) -> list[int]:
         """Close blocks and freeze what has enough events. Returns streams with a new baseline."""
-        frozen: list[int] = []
+        frozen = self._learn_hours() if self.seasons.rhythms else []
         for lane in self.lanes:
             if not lane.collecting:
                 continue
@@ -233,7 +281,31 @@ class Streams:
             lane.due[row] = self._block_events
             return
         counts = np.sum(np.array(blocks), axis=0)
-        baseline = freeze(lane.grid, counts, blocks, unsteady=unsteady)
+        self._take(number, freeze(lane.grid, counts, blocks, unsteady=unsteady))
+
+    def _learn_hours(self) -> list[int]:
+        """Freeze what has a whole week. Returns streams with a new baseline."""
+        frozen: list[int] = []
+        for number in self.seasons.whole(self.tick, lambda each: self.grid(each).missing):
+            lane, row = self._lane_row(number)
+            rule = self._plan.contracts[self.items[number].contract].drift
+            table, refusals = self.seasons.rhythms[number].table, self.collections[number].refusals
+            self.seasons.end(number)
+            unsteady = alarms_by_hour(lane.grid, table, rule.tolerance, self.log_bound(number))
+            if unsteady and refusals < REFUSALS_MAX:
+                self.collections[number] = Collection.begin(lane.counts(row), refusals + 1)
+                self.seasons.begin(number, lane.grid)
+                lane.seen[row] = 0
+                continue
+            self._take(number, freeze_hours(lane.grid, table, unsteady=unsteady))
+            frozen.append(number)
+        for number in sorted(self.seasons.waiting):
+            self.collect(number)
+        return frozen
+
+    def _take(self, number: int, baseline: Baseline) -> None:
+        """End a collection with what it came to."""
+        lane, row = self._lane_row(number)
         del self.collections[number]
         lane.due[row] = NOT_COLLECTING
         lane.collecting -= 1
@@ -263,7 +335,10 @@ class Streams:
         alarms: list[Alarm] = []
         for lane in self.lanes:
             alarms += self._close(lane, tick)
-        self.tick = tick
+        before, self.tick = self.tick, tick
+        if self.seasons.exist:
+            self.seasons.close(before, tick, self.collections, self.counts)
+            self.seasons.turn(self.bank, before, tick, self.baselines)
         return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
 
     def _may_alarm(self, number: int) -> bool:
@@ -275,6 +350,11 @@ class Streams:
         count = len(lane.stream)
         events = lane.open[:count].sum(axis=1)
         held_until = lane.opened[:count] + self._hold_ticks
+        if self.seasons.exist:
+            is_seasonal = self.seasons.mask(lane.stream)
+            held_until[is_seasonal] = np.minimum(
+                held_until[is_seasonal], self.seasons.hour_end(self.tick)
+            )
         full = events >= TICK_EVENTS_MIN
         due = np.flatnonzero(full | ((events > 0) & (held_until <= tick)))
         judged = due[lane.is_frozen[due]]
@@ -284,6 +364,8 @@ class Streams:
             end = np.where(full[judged], self.tick + 1, held_until[judged])
             numbers = np.array(lane.stream, dtype=np.int64)[judged]
             end_ns = end * self._settings.drift_tick_ns
+            if self.seasons.judged:
+                self.seasons.carry(self.bank, numbers, self.baselines, self.tick)
             alarms = self.bank.step(numbers, lane.coarse(judged), end_ns)
         lane.fold(due, tick)
         lane.opened[:count][events == 0] = tick
