@@ -15,7 +15,8 @@ from gateway.contract.schema import Indicator
 from gateway.measure.drift.baseline import ETA, Baseline
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms, relative_drift
-from gateway.measure.drift.streams import Against, Stream
+from gateway.measure.drift.seasons import Against
+from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import Sample, spread
 from gateway.measure.settings import SECOND_NS
