@@ -199,6 +199,7 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 tolerance=tolerances.get(series.model, 0.0),
                 psi=drift.psi if drift else None,
                 log_evidence=drift.log_evidence if drift else None,
+                relative_drift_index=drift.relative_index if drift else None,
                 bins=drift.bins if drift else (),
                 expected=drift.expected if drift else (),
                 current=drift.current if drift else (),

@@ -167,7 +167,8 @@ class DriftState:
     """One signal against its baseline.
 
     Shape: expected and current are shares per bin, bins their labels; history holds recent PSI
-    values, oldest first. `psi` and `log_evidence` are None while the baseline is learned.
+    values, oldest first. `psi`, `log_evidence` and `relative_drift_index`, which is 1 at what noise
+    alone reaches, are None while the baseline is learned.
     """
 
     model: str
@@ -178,6 +179,7 @@ class DriftState:
     tolerance: float
     psi: float | None
     log_evidence: float | None
+    relative_drift_index: float | None = None
     bins: tuple[str, ...] = ()
     expected: tuple[float, ...] = ()
     current: tuple[float, ...] = ()

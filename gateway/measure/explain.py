@@ -14,7 +14,15 @@ from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity, Team
 from gateway.contract.schema import Indicator
 from gateway.measure.drift.baseline import ETA, Baseline
 from gateway.measure.drift.detector import Alarm, Bank
-from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms, relative_drift
+from gateway.measure.drift.indices import (
+    Z_95,
+    jeffreys,
+    js,
+    psi_null,
+    psi_sd,
+    psi_terms,
+    relative_drift,
+)
 from gateway.measure.drift.seasons import Against
 from gateway.measure.drift.streams import Stream
 from gateway.measure.episodes import anomaly_id

@@ -4,8 +4,8 @@ Law: a frozen baseline never changes; its digest is over the counts it was made 
 updated by live data, which would absorb slow drift. Everything else here is computed from those
 counts and the overdispersion, so a restore needs nothing more.
 
-Where a contract wants it, a baseline also has its counts by hour of the week, which are part of what
-is frozen; see `hours`.
+Where a contract has a season, a baseline also has its counts by hour of the week, which are part of
+what is frozen; see `hours`.
 
 Coarse bins are cut at reference quantiles, dense in the tails, and pooled to at least 10 events.
 What the reference has hardly shown (below or above its range, missing, odd, rare classes) is one
@@ -56,9 +56,9 @@ class Baseline:
     Shape: counts and group (grid width,); shares and ranks (coarse bins,). `group` maps fine bins
     to coarse ones, bin 0 is `unusual`. `places` says which of the bets' places each coarse bin has:
     the cell of its rank, or its order by frequency where bins have none. `assumed` is the share of
-    the unusual bin where the rule of three gave it, else 0. `noise` is the debiased PSI that 95 % of
-    the reference's own blocks stay below. `hours` are the counts by hour of the week, (168, coarse
-    bins), which add up to those of the week; None where they were not counted.
+    the unusual bin where the rule of three gave it, else 0. `noise` is the debiased PSI below which
+    95 % of the reference's own blocks stay. `hours` are the counts by hour of the week, (168,
+    coarse bins), which add up to those of the week; None where they were not counted.
     """
 
     grid: Grid

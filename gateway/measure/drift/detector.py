@@ -233,9 +233,7 @@ class Bank:
         padded = np.zeros((len(rows), COARSE_BINS_MAX))
         padded[:, : before.shape[1]] = before
         placed = np.take_along_axis(padded, self._bin_at[rows].astype(np.intp), axis=1)
-        ratio = np.divide(
-            self._shares[rows], placed, out=np.zeros_like(placed), where=placed > 0
-        )
+        ratio = np.divide(self._shares[rows], placed, out=np.zeros_like(placed), where=placed > 0)
         kept = self.ewma[rows].astype(np.float64)
         moved = kept * ratio[:, None, :]
         total, sums = kept.sum(axis=2, keepdims=True), moved.sum(axis=2, keepdims=True)

@@ -118,9 +118,7 @@ def _written(reference: Reference) -> dict[str, Any]:
         "blocks": reference.blocks.tolist(),
         "digest": baseline.digest,
         "noise": float(baseline.noise),
-        "hours": None
-        if hours is None
-        else [hour.tolist() if hour.any() else [] for hour in hours],
+        "hours": None if hours is None else [hour.tolist() if hour.any() else [] for hour in hours],
         "calibration": None
         if calibration is None
         else {

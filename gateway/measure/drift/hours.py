@@ -162,9 +162,7 @@ class HourReferences:
     benign: Float64
 
 
-def references(
-    baselines: Sequence[Baseline], hour: int, tolerance: Float64
-) -> HourReferences:
+def references(baselines: Sequence[Baseline], hour: int, tolerance: Float64) -> HourReferences:
     """Return what baselines with hours say of an hour of the week. Shape: tolerance (rows,)."""
     counts = np.zeros((len(baselines), COARSE_BINS_MAX))
     weeks = np.zeros((len(baselines), COARSE_BINS_MAX))

@@ -107,8 +107,8 @@ class Seasons:
         """Whether any contract has a season."""
         return bool(self._of_contract.any())
 
-    def open(self, contract: int) -> None:
-        """Open the next stream."""
+    def append(self, contract: int) -> None:
+        """Append a stream of a contract."""
         self._contract_of.append(contract)
 
     def has(self, number: int) -> bool:

@@ -165,8 +165,10 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
     for number in range(len(streams.items)):
         from_file = streams.maybe_given(number)
         held = streams.baselines.get(number)
-        if number in stale or number not in ours or (
-            from_file is not None and (held is None or held.digest != from_file.digest)
+        if (
+            number in stale
+            or number not in ours
+            or (from_file is not None and (held is None or held.digest != from_file.digest))
         ):
             streams.begin(number)
 

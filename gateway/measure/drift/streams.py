@@ -123,7 +123,7 @@ class Streams:
                 row=row,
             )
             self.items.append(stream)
-            self.seasons.open(contract)
+            self.seasons.append(contract)
             self._of_key[stream.key] = number
             self._of_series.setdefault(series, []).append(number)
             self.bank.reserve(number + 1)

@@ -52,6 +52,7 @@ async def test_slo_drift_devices_and_baselines(client: Client) -> None:
     assert slo["windows"][1]["burn_rate"] is None  # JSON has no NaN
     drift = (await _json(client, "/api/v1/drift"))["items"]
     assert [item["psi"] for item in drift] == [0.4, None]
+    assert [item["relative_drift_index"] for item in drift] == [7.5, None]
     devices = (await _json(client, "/api/v1/devices"))["items"]
     assert [item["device"] for item in devices] == ["cam-2", "cam-1", "cam-0"]
     assert (await _json(client, "/api/v1/baselines"))["items"][0]["state"] == "learning"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gateway.measure.drift.grid import Grid, GridKind
 from gateway.measure.drift.hours import (
     PART_OF_QUARTER,
     PARTS,
@@ -17,9 +18,9 @@ from gateway.measure.drift.hours import (
     overdispersion_within,
     references,
 )
-from gateway.measure.drift.grid import Grid, GridKind
 from gateway.measure.drift.indices import jeffreys, psi
 from gateway.measure.drift.seasonal import HOURS
+from gateway.measure.state import Int64
 from gateway.tables import Float64, UInt32
 
 SCORE = Grid(kind=GridKind.LOGIT)
@@ -33,7 +34,8 @@ def shares(a: float, b: float) -> Float64:
     edges[0], edges[-1] = 0, 1
     law = np.zeros(SCORE.width)
     law[: SCORE.bins] = np.diff(stats.beta.cdf(edges, a, b))
-    return law / law.sum()
+    found: Float64 = law / law.sum()
+    return found
 
 
 def laws(depth: float) -> Float64:
@@ -43,7 +45,7 @@ def laws(depth: float) -> Float64:
     return np.array([shares(8 - depth * each, 2 + depth / 2 * each) for each in swing])
 
 
-def table_of(quarters: Float64) -> UInt32:
+def table_of(quarters: Int64) -> UInt32:
     """Put counts of quarters into their cells. Shape: (4 * HOURS, grid width)."""
     table = empty_table(SCORE)
     for quarter, counts in enumerate(quarters):

@@ -17,7 +17,7 @@ from gateway.measure.drift.seasons import LATE_NS
 from gateway.measure.drift.state import load, merge, save
 from gateway.measure.drift.streams import Streams
 from gateway.measure.snapshot import SignalView
-from gateway.measure.state import State, pack_json, part, prefixed, unpack_json
+from gateway.measure.state import State, pack_json, prefixed, unpack_json
 from gateway.measure.views import signal_view
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, plan
 
