@@ -18,7 +18,8 @@ the index, there against its own hour, and neither the alarm nor what is learned
 with a season: without one an old event of an unchanged model follows the same law as a new one.
 
 Bounded: tables that are learned at one time have TABLE_BYTES_MAX together, a stream beyond waits;
-one batch settles SETTLED_PER_BATCH collections at most.
+one batch settles SETTLED_PER_BATCH collections at most. Cost: 0.7 s for 10,000 streams at the change
+of an hour; nothing on the way of a batch but one comparison of times.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,10 @@ from gateway.tables import Bool, Float64, UInt32
 
 LATE_NS: Final = HOUR_NS
 TABLE_BYTES_MAX: Final = 256 << 20
-# Checking a week against itself takes about 50 ms for a stream.
-SETTLED_PER_BATCH: Final = 2
+# Checking a week against itself takes up to 0.2 s for a stream, and all begin at the same time.
+SETTLED_PER_BATCH: Final = 1
+# Streams that are referred to an hour in one step: as much as fits into the cache.
+REFERRED_AT_ONCE: Final = 96
 NO_TICK: Final = -1
 # The own time of an event that is not late.
 ON_TIME: Final = -1
@@ -227,8 +230,10 @@ class Seasons:
     def _refer(
         self, bank: Bank, numbers: list[int], baselines: Mapping[int, Baseline], tick: int
     ) -> None:
-        found = self.references(numbers, baselines, self.hour(tick))
-        bank.refer(np.array(numbers), found.shares, found.delta)
+        for first in range(0, len(numbers), REFERRED_AT_ONCE):
+            some = numbers[first : first + REFERRED_AT_ONCE]
+            found = self.references(some, baselines, self.hour(tick))
+            bank.refer(np.array(some), found.shares, found.delta)
 
     def shown_hours(self, bank: Bank, numbers: Int64) -> Int64:
         """Return the hour of each stream's newest tick, in whose terms its index is."""
