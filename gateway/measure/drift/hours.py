@@ -53,6 +53,7 @@ WEEK_NS: Final = HOURS * HOUR_NS
 PART_OF_QUARTER: Final = (0, 1, 1, 0)
 # The noise of the index is that of the parts of this many hours: a quarter of a day.
 SPAN_HOURS: Final = 6
+DAY_HOURS: Final = 24
 # With fewer events a span says nothing of the index.
 SPAN_EVENTS_MIN: Final = 200
 
@@ -122,28 +123,35 @@ def noise_within(coarse: Int64, phi: float) -> float:
 
 
 def alarms_by_hour(grid: Grid, table: UInt32, tolerance: float, log_bound: float) -> bool:
-    """Say whether one part of the hours would alarm against the other, each in its own hour."""
+    """Say whether one part of the hours would alarm against the other, each in its own hour.
+
+    A day is allowed the overdispersion of the other six, lest unrest on one day explains itself.
+    """
     first, second = table[:, 0], table[:, 1]
     counts = first.sum(axis=0, dtype=np.int64)
     if not counts.any():
         return False
-    phi = freeze_hours(grid, table).phi
     group = groups(grid, counts)
-    hours = coarsened(group, first)[:, : int(group.max()) + 1].astype(np.uint32)
-    baseline = thawed(grid, counts, phi, hours=hours)
+    coarse = coarsened(group, table)
+    hours = coarse[:, 0, : int(group.max()) + 1].astype(np.uint32)
     bank = Bank()
     bank.reserve(1)
-    bank.arm(0, baseline, tolerance, log_bound)
     row, end_ns = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    seen = baseline.coarse(second)
-    before = baseline.shares[None, :]
-    for hour in np.flatnonzero(seen.any(axis=1)).tolist():
-        found = references([baseline], hour, np.array([tolerance]))
-        bank.refer(row, found.shares, found.delta)
-        bank.carry(row, before)
-        before = found.shares
-        if bank.step(row, seen[hour][None, :], end_ns):
-            return True
+    before: Float64 | None = None
+    for day in range(0, HOURS, DAY_HOURS):
+        phi = overdispersion_within(np.delete(coarse, slice(day, day + DAY_HOURS), axis=0))
+        baseline = thawed(grid, counts, phi, hours=hours)
+        bank.arm(0, baseline, tolerance, log_bound)
+        for hour in range(day, day + DAY_HOURS):
+            if not second[hour].any():
+                continue
+            found = references([baseline], hour, np.array([tolerance]))
+            bank.refer(row, found.shares, found.delta)
+            if before is not None:
+                bank.carry(row, before)
+            before = found.shares
+            if bank.step(row, coarse[hour, 1][None, :], end_ns):
+                return True
     return False
 
 

@@ -1,146 +1,32 @@
-"""Streams with a rhythm: learned by the hour, judged by the hour, and the same after a restart."""
+"""Streams with a rhythm: learned by the hour, judged by the hour, and what is late."""
 
-from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gateway.batch import Anomaly, AnomalyKind
-from gateway.contract.plan import Plan
-from gateway.contract.schema import DriftRule, Season
-from gateway.errors import CorruptDataError
-from gateway.measure import Measure, MeasureSettings
-from gateway.measure.drift import seasons
-from gateway.measure.drift.hours import WEEK_NS
+from gateway.contract.schema import BaselineFile, DriftRule, Season, SignalType
+from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.files import Reference, References, write
+from gateway.measure.drift.hours import PARTS, WEEK_NS
 from gateway.measure.drift.seasonal import HOUR_NS, HOURS
 from gateway.measure.drift.seasons import LATE_NS
-from gateway.measure.drift.state import load, merge, save
-from gateway.measure.drift.streams import Streams
-from gateway.measure.snapshot import SignalView
-from gateway.measure.state import State, pack_json, prefixed, unpack_json
+from gateway.measure.drift.state import save
+from gateway.measure.drift.streams import REFUSALS_MAX
+from gateway.measure.state import State
 from gateway.measure.views import signal_view
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, plan
-
-SETTINGS = MeasureSettings(drift_quiet_s=3_600, baseline_events=4_000)
-SIZE = 300
-STEP_NS = 900 * SECOND_NS
-Law = Callable[[float], tuple[float, float]]
-
-
-def rhythm(turn: float) -> tuple[float, float]:
-    """A law that swings over the day; `turn` counts days."""
-    swing = np.sin(2 * np.pi * turn)
-    return 8 - 2.0 * swing, 2 + 1.0 * swing
-
-
-def worse(turn: float) -> tuple[float, float]:
-    """The same rhythm with a change on top."""
-    a, b = rhythm(turn)
-    return a - 2.5, b + 1.5
-
-
-def seasonal(season: Season = Season.HOUR_OF_WEEK) -> Plan:
-    return plan(contract(drift=DriftRule(season=season), slos=()))
-
-
-class Site:
-    """Sends a batch every quarter of an hour, 1,200 inferences each hour."""
-
-    def __init__(self, the_plan: Plan, *, seed: int = 1, restored: State | None = None) -> None:
-        self.plan = the_plan
-        self.measure = fresh(the_plan)
-        if restored is not None:
-            self.measure.restore(restored)
-        self.fleet = Fleet(the_plan, size=SIZE, seed=seed)
-        self.rng = np.random.default_rng(seed)
-        self.now_ns = max(START_NS, self.measure.now_ns)
-        self.told: list[Anomaly] = []
-
-    def run(self, batches: int, law: Law = rhythm, *, step_ns: int = STEP_NS) -> None:
-        for _ in range(batches):
-            self.now_ns += step_ns
-            a, b = law(self.now_ns / (24 * HOUR_NS))
-            batch = self.fleet.batch(
-                self.now_ns, self.rng.beta(a, b, SIZE), brightness=self.rng.beta(2, 2, SIZE)
-            )
-            self.hear(self.measure.observe(batch).anomalies)
-
-    def hear(self, told: Iterable[Anomaly]) -> None:
-        self.told += [each for each in told if each.kind is AnomalyKind.DRIFT]
-
-    def view(self, name: str = "confidence") -> SignalView:
-        (series,) = self.measure.snapshot().series
-        return next(each for each in series.signals if each.signal == name)
-
-    def number(self, name: str = "confidence") -> int:
-        found = self.measure.streams.number_of("damage-net", "1.0", name)
-        assert found is not None
-        return found
-
-
-def fresh(the_plan: Plan) -> Measure:
-    return Measure(the_plan, SETTINGS)
-
-
-class Stand:
-    """Drives the streams of one series alone, which is faster over weeks."""
-
-    def __init__(self, the_plan: Plan, *, seed: int = 1, restored: State | None = None) -> None:
-        self.streams = Streams(the_plan, SETTINGS)
-        self.streams.open_series(0, 0, "damage-net", "1.0", learn=restored is None)
-        if restored is not None:
-            load(self.streams, restored)
-        self.fleet = Fleet(the_plan, size=SIZE, seed=seed)
-        self.rng = np.random.default_rng(seed)
-        self.now_ns = max(START_NS, self.streams.tick * SETTINGS.drift_tick_ns)
-        self.alarms: list[str] = []
-        self.idle = False
-        self.thin = SIZE
-
-    def turn(self, now_ns: int) -> None:
-        found = self.streams.turn(now_ns)
-        self.alarms += [self.streams.items[each.row].signal for each in found]
-
-    def run(self, batches: int, law: Law = rhythm, *, step_ns: int = STEP_NS) -> None:
-        for _ in range(batches):
-            if self.idle:
-                for idle_ns in range(0, step_ns, 7 * SECOND_NS):
-                    self.turn(self.now_ns + idle_ns)
-            self.now_ns += step_ns
-            self.turn(self.now_ns)
-            a, b = law(self.now_ns / (24 * HOUR_NS))
-            batch = self.fleet.batch(
-                self.now_ns, self.rng.beta(a, b, SIZE), brightness=self.rng.beta(2, 2, SIZE)
-            )
-            rows = None if self.thin == SIZE else np.arange(self.thin)
-            self.streams.add(batch, rows, np.zeros(self.thin, dtype=np.int64))
-            self.streams.learn()
-
-
-@pytest.fixture(scope="module")
-def week() -> State:
-    """Streams that have seen a whole week and frozen their baselines."""
-    stand = Stand(seasonal())
-    stand.run(7 * 24 * 4 - 3)
-    assert not stand.streams.baselines
-    stand.run(8)
-    assert len(stand.streams.baselines) == 3
-    return save(stand.streams)
-
-
-@pytest.fixture(scope="module")
-def learned(week: State) -> State:
-    """A site that has seen that week."""
-    site = Site(seasonal())
-    site.now_ns += WEEK_NS + 2 * HOUR_NS
-    site.run(1)
-    return site.measure.state() | prefixed("streams", week)
-
-
-def same(first: State, second: State) -> bool:
-    return first.keys() == second.keys() and all(
-        np.array_equal(first[key], second[key]) for key in first
-    )
+from tests.unit.measure.drift.stand import (
+    SCORE_BIN,
+    SETTINGS,
+    SIZE,
+    Site,
+    Stand,
+    rhythm,
+    same,
+    seasonal,
+    worse,
+)
 
 
 def test_a_week_is_learned_by_the_hour(week: State) -> None:
@@ -266,6 +152,81 @@ def test_a_held_tick_ends_with_its_hour(week: State) -> None:
     assert bank.delta[0] != delta
 
 
+def test_a_new_version_inherits_the_hours_and_collects_its_own(week: State) -> None:
+    streams = Stand(seasonal(), restored=week).streams
+    streams.open_series(1, 0, "damage-net", "2.0")
+    number = streams.number_of("damage-net", "2.0", "confidence")
+    assert number == 3
+    assert number in streams.inherited
+    assert streams.baselines[number].hours is streams.baselines[0].hours
+    assert streams.bank.delta[number] == streams.bank.delta[0] > 0.2
+    assert sorted(streams.seasons.rhythms) == [3, 4, 5]
+
+
+def test_a_candidate_is_promoted_with_its_hours(week: State) -> None:
+    stand = Stand(seasonal(), restored=week)
+    streams, old = stand.streams, stand.streams.baselines[0]
+    streams.collect(0)
+    table = streams.seasons.rhythms[0].table
+    assert old.hours is not None
+    table[:, :, SCORE_BIN] = 30
+    table[:, :, SCORE_BIN + 20] = 50
+    streams.seasons.rhythms[0].first = streams.tick - WEEK_NS // SETTINGS.drift_tick_ns - 100
+    streams.seasons.is_due = True
+    assert streams.learn() == [0]
+    assert streams.baselines[0] is old
+    candidate = streams.candidates[0]
+    wanted = baseline_id("damage-net", "1.0", "confidence", candidate.digest)
+    again = Stand(seasonal(), restored=save(streams))
+    assert again.streams.promote(wanted, 1)
+    found = again.streams.baselines[0].hours
+    assert found is not None
+    assert (found.sum(axis=1) == 160).all()
+    assert 0 in again.streams.seasons.judged
+
+
+def test_a_week_that_was_not_steady_is_learned_again(week: State) -> None:
+    streams = Stand(seasonal(), restored=week).streams
+    rng = np.random.default_rng(1)
+    pairs = rng.multinomial(2_000, [0.5, 0.5], (HOURS, PARTS))
+    # In ten hours the second part is of another law.
+    pairs[30:40, 1] = rng.multinomial(2_000, [0.02, 0.98], 10)
+    for refusals in range(REFUSALS_MAX + 1):
+        streams.collect(0)
+        rhythm_of = streams.seasons.rhythms[0]
+        rhythm_of.table[:, :, [SCORE_BIN, SCORE_BIN + 20]] = pairs
+        rhythm_of.first = 0
+        streams.seasons.is_due = True
+        assert streams.collections[0].refusals == refusals
+        frozen = streams.learn()
+    assert frozen == [0]
+    assert streams.candidates[0].unsteady
+
+
+def test_hours_of_a_file_judge_from_the_first_event_on(week: State) -> None:
+    learned_by = Stand(seasonal(), restored=week).streams.baselines[0]
+    part_of = learned_by.counts // 4
+    item = Reference(
+        version="1.0",
+        signal="confidence",
+        type=SignalType.DOUBLE,
+        window_ns=(START_NS, START_NS + WEEK_NS),
+        blocks=np.array([part_of, part_of, part_of, learned_by.counts - 3 * part_of]),
+        baseline=learned_by,
+    )
+    text = write(References(model="damage-net", creator="test", items=(item,)))
+    file = BaselineFile(path=Path("damage-net.json"), content=text.encode())
+    rule = DriftRule(season=Season.HOUR_OF_WEEK, baseline=file)
+    stand = Stand(plan(contract(drift=rule, slos=())), seed=7)
+    assert sorted(stand.streams.seasons.judged) == [0]
+    stand.run(24 * 4)
+    assert stand.alarms == []
+    assert stand.streams.bank.ticks[0] == 24 * 4 - 1
+    stand.run(12, worse)
+    assert stand.alarms[0] == "confidence"
+    assert 0 not in stand.streams.collections
+
+
 def test_late_events_reach_counts_and_index_but_no_alarm(learned: State) -> None:
     late, quiet = (Site(seasonal(), seed=8, restored=learned) for _ in range(2))
     for site in (late, quiet):
@@ -329,67 +290,3 @@ def test_late_events_are_not_learned_and_without_a_season_none_is_late() -> None
         if late:
             rhythm_of = streams.seasons.rhythms[site.number()]
             assert rhythm_of.table.sum() == 2 * SIZE
-
-
-def test_what_was_learned_without_a_season_is_learned_anew_with_one() -> None:
-    plain = Stand(seasonal(Season.NONE))
-    plain.run(20, lambda _: (8, 2))
-    assert plain.streams.baselines
-    state = save(plain.streams)
-    stand = Stand(seasonal(), restored=state)
-    assert not stand.streams.baselines
-    assert sorted(stand.streams.seasons.rhythms) == [0, 1, 2]
-    assert stand.streams.counts(0).sum() == 20 * SIZE
-    back = Stand(seasonal(Season.NONE), restored=save(stand.streams))
-    assert not back.streams.seasons.rhythms
-    assert sorted(back.streams.collections) == [0, 1, 2]
-    back.run(20, lambda _: (8, 2))
-    assert sorted(back.streams.baselines) == [0, 1, 2]
-
-
-def test_a_state_from_before_there_were_seasons_is_read() -> None:
-    plain = Stand(seasonal(Season.NONE))
-    plain.run(20, lambda _: (8, 2))
-    state = save(plain.streams)
-    old = {key: value for key, value in state.items() if not key.startswith("seasons/")}
-    items = unpack_json(old["items"])
-    for item in items:
-        item["baseline"] = item["baseline"] and item["baseline"][:3]
-    found = Stand(seasonal(Season.NONE), restored=old | {"items": pack_json(items)})
-    assert found.streams.baselines[0].digest == plain.streams.baselines[0].digest
-    assert found.streams.baselines[0].noise == 0
-
-
-def test_damaged_hours_are_refused(week: State) -> None:
-    for key, value in (
-        ("seasons/hours", week["seasons/hours"][:-1]),
-        ("seasons/hours", week["seasons/hours"] + np.uint32(1)),
-    ):
-        with pytest.raises(CorruptDataError):
-            Stand(seasonal(), restored=week | {key: value})
-
-
-def test_two_sites_with_the_same_hours_keep_them_when_they_are_added(week: State) -> None:
-    both = merge(week, week)
-    stand = Stand(seasonal(), restored=both)
-    one = Stand(seasonal(), restored=week)
-    assert stand.streams.baselines[0].digest == one.streams.baselines[0].digest
-    assert np.array_equal(stand.streams.counts(0), 2 * one.streams.counts(0))
-
-
-def test_a_stream_without_room_waits_until_another_has_learned(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    width = 130 * 168 * 2 * 4
-    monkeypatch.setattr(seasons, "TABLE_BYTES_MAX", width + 1)
-    stand = Stand(seasonal())
-    # The grids of class and brightness are as wide or narrower.
-    assert (sorted(stand.streams.seasons.rhythms), sorted(stand.streams.seasons.waiting)) == (
-        [0],
-        [1, 2],
-    )
-    again = Stand(seasonal(), restored=save(stand.streams))
-    assert sorted(again.streams.seasons.waiting) == [1, 2]
-    again.run(7 * 24 * 4 + 6)
-    assert sorted(again.streams.baselines) == [0]
-    assert 1 in again.streams.seasons.rhythms
