@@ -18,8 +18,8 @@ the index, there against its own hour, and neither the alarm nor what is learned
 with a season: without one an old event of an unchanged model follows the same law as a new one.
 
 Bounded: tables that are learned at one time have TABLE_BYTES_MAX together, a stream beyond waits;
-one batch settles SETTLED_PER_BATCH collections at most. Cost: 0.7 s for 10,000 streams at the change
-of an hour; nothing on the way of a batch but one comparison of times.
+one batch settles SETTLED_PER_BATCH collections at most. Cost: 0.7 s for 10,000 streams at the
+change of an hour; nothing on the way of a batch but one comparison of times.
 """
 
 from collections.abc import Callable, Mapping, Sequence
