@@ -70,6 +70,11 @@ def empty_table(grid: Grid) -> UInt32:
     return np.zeros((HOURS, PARTS, grid.width), dtype=np.uint32)
 
 
+def table_bytes(grid: Grid) -> int:
+    """Return the size of a table in bytes."""
+    return HOURS * PARTS * grid.width * np.dtype(np.uint32).itemsize
+
+
 def freeze_hours(grid: Grid, table: UInt32, *, unsteady: bool = False) -> Baseline:
     """Make a baseline with hours from a table. Shape: (hours, parts, grid width)."""
     counts = table.sum(axis=(0, 1), dtype=np.int64)

@@ -42,10 +42,11 @@ from gateway.measure.drift.hours import (
     cell_of,
     empty_table,
     references,
+    table_bytes,
 )
 from gateway.measure.drift.seasonal import HOUR_NS, HOURS, hour_of_week
 from gateway.measure.settings import MeasureSettings
-from gateway.measure.state import Int64
+from gateway.measure.state import Int64, grown
 from gateway.tables import Bool, Float64, UInt32
 
 LATE_NS: Final = HOUR_NS
@@ -97,6 +98,7 @@ class Seasons:
         self._tick_ns = settings.drift_tick_ns
         self._wanted = settings.baseline_events
         self._contract_of: list[int] = []
+        self._is_seasonal = np.zeros(0, dtype=np.bool_)
         self.rhythms: dict[int, Rhythm] = {}
         self.waiting: set[int] = set()
         # Streams that are judged by hour.
@@ -112,16 +114,18 @@ class Seasons:
 
     def append(self, contract: int) -> None:
         """Append a stream of a contract."""
+        number = len(self._contract_of)
         self._contract_of.append(contract)
+        self._is_seasonal = grown(self._is_seasonal, number + 1)
+        self._is_seasonal[number] = self._of_contract[contract]
 
     def has(self, number: int) -> bool:
         """Say whether a stream has a season."""
-        return bool(self._of_contract[self._contract_of[number]])
+        return bool(self._is_seasonal[number])
 
     def mask(self, numbers: Sequence[int] | Int64) -> Bool:
         """Say which streams have a season. Shape: (streams,)."""
-        contracts = np.array(self._contract_of, dtype=np.int64)[np.asarray(numbers, dtype=np.int64)]
-        mask: Bool = self._of_contract[contracts]
+        mask: Bool = self._is_seasonal[np.asarray(numbers, dtype=np.int64)]
         return mask
 
     def maybe_late(self, contract: Int64, event_ns: Int64, arrival_ns: Int64) -> Int64 | None:
@@ -138,14 +142,13 @@ class Seasons:
 
     def begin(self, number: int, grid: Grid) -> bool:
         """Begin to count a stream's hours; say whether there is room, else it waits."""
-        table = empty_table(grid)
         held = sum(each.table.nbytes for each in self.rhythms.values())
         # One stream always has room, however wide its grid is.
-        if self.rhythms and held + table.nbytes > TABLE_BYTES_MAX:
+        if self.rhythms and held + table_bytes(grid) > TABLE_BYTES_MAX:
             self.waiting.add(number)
             return False
         self.waiting.discard(number)
-        self.rhythms[number] = Rhythm(table=table)
+        self.rhythms[number] = Rhythm(table=empty_table(grid))
         return True
 
     def end(self, number: int) -> None:
@@ -206,6 +209,8 @@ class Seasons:
             events -= int(rhythm.table[..., missing(number)].sum(dtype=np.int64))
             if events >= self._wanted:
                 found.append(number)
+            if len(found) > SETTLED_PER_BATCH:
+                break
         self.is_due = len(found) > SETTLED_PER_BATCH
         return found[:SETTLED_PER_BATCH]
 

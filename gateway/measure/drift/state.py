@@ -145,7 +145,7 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         learns = streams.maybe_given(number) is None
         if candidate is not None and learns:
             streams.candidates[number] = candidate
-        if item["inherited"] and learns:
+        if item["inherited"] and learns and number not in stale:
             streams.inherited.add(number)
         if collection is not None and learns:
             if rhythm is not None:
@@ -153,8 +153,10 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             streams.resume(number, collection, item["due"])
         elif seasonstate.waits(seasons, index) and streams.seasons.has(number):
             streams.seasons.waiting.add(number)
-        elif baseline is None and number not in stale:
+        elif (baseline is None or item["collection"] is not None) and number not in stale:
+            # What was collected in another way begins anew.
             streams.collect(number)
+            item["seen"] = 0
         if item.get("superseded"):
             digest, events, at_ns = item["superseded"]
             streams.superseded[number] = Superseded(digest=digest, events=events, at_ns=at_ns)
@@ -171,6 +173,8 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             or (from_file is not None and (held is None or held.digest != from_file.digest))
         ):
             streams.begin(number)
+    # After a change of contracts there may be room.
+    streams.collect_waiting()
 
 
 def _collection(reader: _Reader, width: int, described: Json) -> Collection | None:

@@ -299,9 +299,14 @@ class Streams:
                 continue
             self._take(number, freeze_hours(lane.grid, table, unsteady=unsteady))
             frozen.append(number)
+        if frozen:
+            self.collect_waiting()
+        return frozen
+
+    def collect_waiting(self) -> None:
+        """Begin to collect what waits for room, as far as there is any."""
         for number in sorted(self.seasons.waiting):
             self.collect(number)
-        return frozen
 
     def _take(self, number: int, baseline: Baseline) -> None:
         """End a collection with what it came to."""

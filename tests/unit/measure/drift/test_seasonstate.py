@@ -9,6 +9,7 @@ from gateway.measure.drift import seasons
 from gateway.measure.drift.state import merge, save
 from gateway.measure.state import State, pack_json, unpack_json
 from tests.unit.measure.drift.stand import (
+    SETTINGS,
     SIZE,
     Stand,
     seasonal,
@@ -27,8 +28,11 @@ def test_what_was_learned_without_a_season_is_learned_anew_with_one() -> None:
     back = Stand(seasonal(Season.NONE), restored=save(stand.streams))
     assert not back.streams.seasons.rhythms
     assert sorted(back.streams.collections) == [0, 1, 2]
-    back.run(20, lambda _: (8, 2))
+    back.run(13, lambda _: (8, 2))
+    assert not back.streams.baselines
+    back.run(4, lambda _: (8, 2))
     assert sorted(back.streams.baselines) == [0, 1, 2]
+    assert back.streams.baselines[0].events >= SETTINGS.baseline_events
 
 
 def test_a_state_from_before_there_were_seasons_is_read() -> None:
@@ -77,3 +81,14 @@ def test_a_stream_without_room_waits_until_another_has_learned(
     again.run(7 * 24 * 4 + 6)
     assert sorted(again.streams.baselines) == [0]
     assert 1 in again.streams.seasons.rhythms
+
+
+def test_a_candidate_that_was_collected_without_a_season_begins_anew(week: State) -> None:
+    plain = Stand(seasonal(Season.NONE), restored=week)
+    plain.streams.collect(0)
+    plain.run(3)
+    stand = Stand(seasonal(), restored=save(plain.streams))
+    assert sorted(stand.streams.baselines) == [0, 1, 2]
+    assert sorted(stand.streams.seasons.rhythms) == [0]
+    lane = stand.streams.lanes[stand.streams.items[0].lane]
+    assert lane.seen[0] == 0
