@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gateway.measure.drift.detector import Bank
 from gateway.measure.drift.grid import Grid, GridKind
 from gateway.measure.drift.hours import (
     PART_OF_QUARTER,
@@ -139,3 +140,32 @@ def test_the_radius_of_an_hour_holds_its_truth(seed: int) -> None:
             assert found.shares.sum() == pytest.approx(1)
             assert drawn_shares[0] >= made.assumed
     assert outside == 0
+
+
+def test_a_strong_rhythm_stays_within_the_budget(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    law, streams, ticks, a = laws(2), 12, 4, 50
+    baselines = [freeze_hours(SCORE, drawn(rng, law, 1_200)) for _ in range(streams)]
+    rows, banks = np.arange(streams), (Bank(), Bank())
+    for bank in banks:
+        bank.reserve(streams)
+        for row, baseline in enumerate(baselines):
+            bank.arm(row, baseline, 0.1, float(np.log(a)))
+    hourly, weekly = banks
+    alarms = {id(bank): 0 for bank in banks}
+    before = None
+    for hour in range(HOURS):
+        found = references(baselines, hour, np.full(streams, 0.1))
+        hourly.refer(rows, found.shares, found.delta)
+        if before is not None:
+            hourly.carry(rows, before)
+        before = found.shares
+        for quarter in range(ticks):
+            counts = rng.multinomial(80, law[4 * hour + quarter], streams)
+            pairs = zip(baselines, counts, strict=True)
+            coarse = np.array([baseline.coarse(each) for baseline, each in pairs])
+            for bank in banks:
+                alarms[id(bank)] += len(bank.step(rows, coarse, np.ones_like(rows)))
+    budget = streams * HOURS * ticks / a
+    assert alarms[id(hourly)] <= budget / 2
+    assert alarms[id(weekly)] > 10 * budget
