@@ -25,6 +25,7 @@ import numpy as np
 
 from gateway.measure.drift.baseline import (
     COARSE_BINS_MAX,
+    EVENTS_PER_BIN_MIN,
     NOISE_QUANTILE,
     Baseline,
     allowed_phi,
@@ -54,6 +55,8 @@ PART_OF_QUARTER: Final = (0, 1, 1, 0)
 # The noise of the index is that of the parts of this many hours: a quarter of a day.
 SPAN_HOURS: Final = 6
 DAY_HOURS: Final = 24
+# Up to here phi is used as it is: a rhythm that bends inside an hour comes to some hundredths.
+CURVED_PHI_MAX: Final = 1.1
 # With fewer events a span says nothing of the index.
 SPAN_EVENTS_MIN: Final = 200
 
@@ -94,6 +97,10 @@ def overdispersion_within(coarse: Int64) -> float:
     clearly above 1, as `overdispersion` does.
     """
     used = coarse[:, :, 1:].astype(np.float64)
+    # What an hour hardly shows is one bin there: thin ones would make chi-squared heavy-tailed.
+    is_thin = (used.sum(axis=1) < EVENTS_PER_BIN_MIN)[:, None, :]
+    pooled = np.where(is_thin, used, 0.0).sum(axis=2, keepdims=True)
+    used = np.concatenate((np.where(is_thin, 0.0, used), pooled), axis=2)
     of_part, of_bin = used.sum(axis=2), used.sum(axis=1)
     total = of_part.sum(axis=1)
     known = (of_part > 0).all(axis=1)
@@ -103,7 +110,10 @@ def overdispersion_within(coarse: Int64) -> float:
     expected = of_part[:, :, None] * of_bin[:, None, :] / total[:, None, None]
     distance = float(((used - expected) ** 2 / np.where(expected > 0, expected, 1.0)).sum())
     freedom = float((((of_bin > 0).sum(axis=1) - 1) * total / (total - 1)).sum())
-    return allowed_phi(distance / freedom, freedom) if freedom > 0 else 1.0
+    if freedom <= 0:
+        return 1.0
+    estimate = distance / freedom
+    return max(1.0, estimate) if estimate <= CURVED_PHI_MAX else allowed_phi(estimate, freedom)
 
 
 def noise_within(coarse: Int64, phi: float) -> float:
