@@ -272,8 +272,11 @@ def judge(
     for tick, rows, counts in world.ticks(ticks):
         if season is not None and tick % HOUR_TICKS in (0, 1):
             hour = tick // HOUR_TICKS % SEASON_HOURS
+            before = season.shares[(tick - 1) // HOUR_TICKS % SEASON_HOURS]
             for bank in banks:
                 bank.refer(np.arange(streams), season.shares[hour], season.delta[hour])
+                if tick > 1:
+                    bank.carry(np.arange(streams), before)
         judged += len(rows)
         for bank, found in zip(banks, alarms, strict=True):
             for alarm in bank.step(rows, counts, np.full(len(rows), tick)):

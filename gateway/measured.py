@@ -253,6 +253,7 @@ def _drift(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 log_evidence_bound=drift.log_evidence_bound if drift else None,
                 calibrated=drift.is_calibrated if drift else None,
                 log_evidence=drift.log_evidence if drift else None,
+                relative_drift_index=drift.relative_index if drift else None,
                 bins=drift.bins if drift else (),
                 expected=drift.expected if drift else (),
                 current=drift.current if drift else (),

@@ -182,6 +182,7 @@ class _Reader:
         counters = self._measured().counters
         yield api.Sample(name="weir_clock_skew_events_total", value=counters.clamped)
         yield api.Sample(name="weir_invalid_durations_total", value=counters.invalid)
+        yield api.Sample(name="weir_drift_late_events_total", value=counters.drift_late)
         yield api.Sample(name="weir_late_events_total", value=counters.late + counters.too_late)
 
     def _refused(self) -> Iterator[api.Sample]:

@@ -78,6 +78,10 @@ def _drift(snapshot: MeasureSnapshot) -> Iterator[Sample]:
         labels = {"model": drift.model, "version": drift.version, "signal": drift.signal}
         if drift.psi is not None:
             yield Sample(name="weir_drift_psi", labels=labels, value=drift.psi)
+        if drift.relative_drift_index is not None:
+            yield Sample(
+                name="weir_drift_relative_index", labels=labels, value=drift.relative_drift_index
+            )
         if drift.log_evidence is not None:
             yield Sample(
                 name="weir_drift_alarm_log_evidence", labels=labels, value=drift.log_evidence

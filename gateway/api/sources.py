@@ -218,7 +218,7 @@ class DriftState:
     values, oldest first. Indices and evidence are None while the baseline is learned. One that is
     not `calibrated` is too small for the tolerance: it has indices and never alarms. `superseded`
     is None when no baseline is in the shadow. The row of a model's event rate has no version and no
-    shares, but `event_rate`.
+    shares, but `event_rate`. `relative_drift_index` is 1 at what noise alone reaches.
     `attribution` stands with a confidence that is judged by class too: how much of the change lies
     in `class`, and how much in `confidence_given_class`. Units: nats, less what chance gives.
     """
@@ -236,6 +236,7 @@ class DriftState:
     psi_debiased_low: float | None = None
     psi_debiased_high: float | None = None
     calibrated: bool | None = None
+    relative_drift_index: float | None = None
     bins: tuple[str, ...] = ()
     expected: tuple[float, ...] = ()
     current: tuple[float, ...] = ()

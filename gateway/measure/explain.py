@@ -17,7 +17,16 @@ from gateway.measure.drift.baseline import Baseline
 from gateway.measure.drift.counting import Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.fleet import Budget
-from gateway.measure.drift.indices import Z_95, jeffreys, js, psi_null, psi_sd, psi_terms
+from gateway.measure.drift.indices import (
+    Z_95,
+    jeffreys,
+    js,
+    psi_null,
+    psi_sd,
+    psi_terms,
+    relative_drift,
+)
+from gateway.measure.drift.seasons import Against
 from gateway.measure.episodes import anomaly_id
 from gateway.measure.evidence import NO_BIN, Sample, spread
 from gateway.measure.settings import SECOND_NS, FalseAlarms
@@ -35,6 +44,7 @@ BINS_SHARE: Final = 0.8
 # So many bins are told with their shares, those that add most to the index.
 BINS_TOLD: Final = 5
 INDICES: Final = ("psi", "psi_debiased", "psi_debiased_low", "psi_debiased_high", "js_nats")
+RELATIVE_INDEX: Final = "relative_drift_index"
 # A device carries a drift when it shows those bins surely more often than the baseline, this many
 # times as often, and not far less often than the worst device.
 DEVICE_RATIO_MIN: Final = 2.0
@@ -68,21 +78,28 @@ class _Cohort:
 
 
 def drift_numbers(
-    counts: Float64, size: float, baseline: Baseline, shares: Float64
+    counts: Float64,
+    size: float,
+    baseline: Baseline,
+    shares: Float64,
+    reference: float | None = None,
 ) -> dict[str, float]:
-    """Return the indices of a window against a baseline. `size` counts independent events.
+    """Return the indices of a window against shares of a baseline's bins.
 
-    Only the noise of an unchanged signal is subtracted. `psi_interval`, of the same width, goes to
-    second order, which needs bins that expect several events; an alarm's window may have fewer.
+    `size` and `reference` count the independent events of the window and behind the shares, which
+    are all events of the baseline when None. Only the noise of an unchanged signal is subtracted:
+    `psi_interval`, of the same width, goes to second order, which needs bins that expect several
+    events, and an alarm's window may have fewer.
     """
-    n0 = baseline.events / baseline.phi
+    n0 = baseline.events / baseline.phi if reference is None else reference
     k = 1 / n0 + 1 / max(size, 1.0)
     q = jeffreys(counts)
     raw = float(psi_terms(q, shares).sum())
     debiased = raw - float(psi_null(baseline.bins, k))
     margin = Z_95 * float(psi_sd(q, shares, max(size, 1.0), n0))
     values = (raw, debiased, debiased - margin, debiased + margin, float(js(q, shares)))
-    return dict(zip(INDICES, values, strict=True))
+    relative = float(relative_drift(debiased, baseline.bins, k, baseline.noise))
+    return {**dict(zip(INDICES, values, strict=True)), RELATIVE_INDEX: relative}
 
 
 def drift_anomaly(
@@ -92,6 +109,8 @@ def drift_anomaly(
     bank: Bank,
     budget: Budget,
     baseline: Baseline,
+    against: Against,
+    since_onset: Against,
     owner: str,
     tolerance: float,
     tick_s: float,
@@ -103,19 +122,25 @@ def drift_anomaly(
 
     `sample` are recent rows of the stream's series; `traits_of` tells what is known of devices.
     """
-    shares = baseline.shares
+    shares = since_onset.shares
     since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
     size = float(since.sum()) / baseline.phi
-    numbers = drift_numbers(since.astype(np.float64), size, baseline, shares)
+    numbers = drift_numbers(since.astype(np.float64), size, baseline, shares, since_onset.events)
     window, window_size = bank.window(np.array([alarm.row]))
-    recent = drift_numbers(window[0, : baseline.bins], float(window_size[0]), baseline, shares)
+    recent = drift_numbers(
+        window[0, : baseline.bins],
+        float(window_size[0]),
+        baseline,
+        against.shares,
+        against.events,
+    )
     rate = PERIOD_S / tick_s / float(np.exp(bank.own_log_bound[alarm.row]))
     numbers |= {
         "psi_ewma": recent["psi"],
         "psi_ewma_debiased": recent["psi_debiased"],
         "log_evidence": alarm.log_evidence,
         "log_evidence_bound": float(bank.log_bound(np.array([alarm.row]))[0]),
-        "delta": float(bank.delta[alarm.row]),
+        "delta": against.delta,
         "phi": baseline.phi,
         "window_events": float(since.sum()),
         "baseline_events": float(baseline.events),
@@ -126,10 +151,12 @@ def drift_anomaly(
     }
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
-    numbers |= _strongest_bins(q, baseline)
+    numbers |= _strongest_bins(q, shares, baseline)
     seen = _of_stream(sample, stream)
-    held, devices, cohort = _carriers(seen, stream, baseline, over, traits_of)
-    evidence = _drift_evidence(stream, held, baseline, device_names, cohort)
+    held, devices, cohort = _carriers(
+        seen, stream, baseline, over, float(shares[over].sum()), traits_of
+    )
+    evidence = _drift_evidence(stream, held, baseline, shares, device_names, cohort)
     most = ", ".join(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
         for each in over[:3].tolist()
@@ -164,14 +191,14 @@ def _promise(budget: Budget, rate: float) -> str:
     return f"false alarms allowed: {rate:.3g} in 30 days for {whose}"
 
 
-def _strongest_bins(q: Float64, baseline: Baseline) -> dict[str, float]:
+def _strongest_bins(q: Float64, shares: Float64, baseline: Baseline) -> dict[str, float]:
     """Return the shares then and now of the bins that add most to the index, and what they add."""
-    terms = psi_terms(q, baseline.shares)
+    terms = psi_terms(q, shares)
     numbers: dict[str, float] = {}
     for each in np.argsort(-terms, kind="stable")[:BINS_TOLD].tolist():
         words = baseline.describe(each)
         numbers[f"psi_of:{words}"] = float(terms[each])
-        numbers[f"expected_of:{words}"] = float(baseline.shares[each])
+        numbers[f"expected_of:{words}"] = float(shares[each])
         numbers[f"current_of:{words}"] = float(q[each])
     return numbers
 
@@ -206,13 +233,13 @@ def _carriers(
     stream: Stream,
     baseline: Baseline,
     over: Int64,
+    expected: float,
     traits_of: Callable[[Int64], Traits],
 ) -> tuple[Sample, dict[str, float], _Cohort]:
     """Return the rows in those bins of the devices that carry the change, counts, and their cohort.
 
     Devices of which too little was seen count for no cohort.
     """
-    expected = float(baseline.shares[over].sum())
     is_over = np.isin(baseline.group[_bins(known, stream)], over)
     devices, of_row = np.unique(known.device, return_inverse=True)
     rows = np.bincount(of_row, minlength=len(devices))
@@ -249,6 +276,7 @@ def _drift_evidence(
     stream: Stream,
     held: Sample,
     baseline: Baseline,
+    shares: Float64,
     device_names: Sequence[str],
     cohort: _Cohort,
 ) -> tuple[Evidence, ...]:
@@ -258,7 +286,7 @@ def _drift_evidence(
     for at in spread(held).tolist():
         fine = int(bins[at])
         if fine not in reasons:
-            now, before = baseline.group[fine], baseline.shares[baseline.group[fine]]
+            now, before = baseline.group[fine], shares[baseline.group[fine]]
             reasons[fine] = (
                 f"{stream.signal} is {baseline.grid.describe(fine)}; "
                 f"{before:.2%} of the baseline lies in {baseline.describe(int(now))}"

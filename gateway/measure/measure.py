@@ -252,7 +252,8 @@ class Measure:
             cold,
             some.invalid,
         )
-        bins = self.streams.add(batch, some.rows, some.series)
+        late_ns = self.streams.seasons.maybe_late(some.contract, some.event_ns, some.arrival_ns)
+        bins = self.streams.add(batch, some.rows, some.series, late_ns)
         self.rates.add(some.contract, some.event_ns)
         self.operations.count(batch, some, cold, bins)
         weights = self.streams.maybe_weigh(said, some.rows, some.contract, some.series)
@@ -330,6 +331,7 @@ class Measure:
                 late=int(self.objectives.late.sum()),
                 too_late=self.objectives.too_late,
                 invalid=self.objectives.invalid,
+                drift_late=self.streams.seasons.late_events,
                 other_device_spans=self.devices.overflow_spans,
             ),
             open_anomalies=tuple(episode.anomaly for episode in self.watch.episodes.open.values()),

@@ -51,7 +51,7 @@ class DriftView:
     """The window now (EWMA with a half-life of 32 ticks) against the baseline.
 
     Shape: bins, expected and current (bins,): what each bin is, its share then and now; current is
-    empty before the first tick.
+    empty before the first tick. With a season `expected` and delta are those of an hour.
     """
 
     bins: tuple[str, ...]
@@ -61,6 +61,7 @@ class DriftView:
     psi: float
     psi_debiased: float
     js_nats: float
+    relative_index: float  # 1 is what noise alone reaches
     log_evidence: float  # at least 0
     log_evidence_bound: float
     # 95 % interval of psi_debiased for one look.
@@ -235,6 +236,7 @@ class Counters:
     late: int
     too_late: int
     invalid: int  # inferences with a duration that is none
+    drift_late: int  # inferences of models with a season that came too late to be judged
     other_device_spans: int
 
 

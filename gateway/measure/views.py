@@ -7,14 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from gateway.contract.plan import Plan
 from gateway.measure.devices.devices import Devices
 from gateway.measure.drift.fleet import PATIENCE_S, REPORT_ALPHA, reported
 from gateway.measure.drift.grid import GridKind
 from gateway.measure.drift.ratebaseline import EVENTS_MIN
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
-from gateway.measure.explain import INDICES, drift_numbers
+from gateway.measure.explain import INDICES, RELATIVE_INDEX, drift_numbers
 from gateway.measure.latency import Latency, quantiles_s
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.slo.burn import budget_remaining, burn_rate
@@ -40,16 +39,17 @@ from gateway.measure.snapshot import (
 NOISE_SD: Final = 3.0
 
 
-def is_back(plan: Plan, streams: Streams, number: int) -> bool:
+def is_back(streams: Streams, number: int) -> bool:
     """Say whether a stream's recent window is within what is benign."""
-    baseline = streams.baselines[number]
-    tolerance = plan.contracts[streams.items[number].contract].drift.tolerance
+    baseline, against = streams.baselines[number], streams.against(number)
     window, size = streams.bank.window(np.array([number]))
     independent = max(float(size[0]), 1.0)
-    numbers = drift_numbers(window[0, : baseline.bins], independent, baseline, baseline.shares)
-    k = baseline.phi / baseline.events + 1 / independent
+    numbers = drift_numbers(
+        window[0, : baseline.bins], independent, baseline, against.shares, against.events
+    )
+    k = 1 / against.events + 1 / independent
     noise = NOISE_SD * float(np.sqrt(2 * (baseline.bins - 1))) * k
-    return numbers["psi_debiased_high"] < max(tolerance**2, noise)
+    return numbers["psi_debiased_high"] < max(against.benign**2, noise)
 
 
 def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | None:
@@ -59,19 +59,21 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
         return None
     window, size = bank.window(np.array([number]))
     counts = window[0, : baseline.bins]
+    against = streams.against(number)
     if not counts.sum():
-        numbers = dict.fromkeys(INDICES, 0.0)
+        numbers = dict.fromkeys((*INDICES, RELATIVE_INDEX), 0.0)
     else:
-        numbers = drift_numbers(counts, float(size[0]), baseline, baseline.shares)
+        numbers = drift_numbers(counts, float(size[0]), baseline, against.shares, against.events)
     total = float(counts.sum())
     return DriftView(
         bins=tuple(baseline.describe(each) for each in range(baseline.bins)),
-        expected=tuple(baseline.shares.tolist()),
+        expected=tuple(against.shares.tolist()),
         current=tuple((counts / total).tolist()) if total else (),
         **{name: numbers[name] for name in INDICES},
         log_evidence=max(0.0, float(bank.evidence[number])),
         log_evidence_bound=float(bank.log_bound(np.array([number]))[0]),
-        delta=float(bank.delta[number]),
+        delta=against.delta,
+        relative_index=numbers[RELATIVE_INDEX],
         phi=baseline.phi,
         window_events=float(size[0]) * baseline.phi,
         baseline_events=baseline.events,

@@ -174,6 +174,8 @@ class Watch:
             bank=self.streams.bank,
             budget=self.streams.budget,
             baseline=self.streams.baselines[alarm.row],
+            against=self.streams.against(alarm.row),
+            since_onset=self.streams.against(alarm.row, alarm.onset_ns),
             owner=contract.owner,
             tolerance=contract.drift.tolerance,
             tick_s=self.settings.drift_tick_s,
@@ -207,7 +209,7 @@ class Watch:
             last_ns = int(self.streams.bank.recent_ns[number].max())
             if last_ns <= episode.checked_ns:
                 continue
-            is_quiet = is_back(self.plan, self.streams, number)
+            is_quiet = is_back(self.streams, number)
             if episode.quiet_for_ns(is_quiet, last_ns) >= self._quiet_drift_ns:
                 resolved.append(self.episodes.resolve(key, last_ns))
                 self.streams.bank.clear(number, last_ns)

@@ -42,6 +42,16 @@ def build(
         str | None,
         typer.Option("--time", metavar="COLUMN", help="Column of times; it has to ascend."),
     ] = None,
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            "--correct", metavar="COLUMN", help="Column of whether predictions were right."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="COLUMN", help="Column of what was to be predicted."),
+    ] = None,
     *,
     replace_version: Annotated[
         bool, typer.Option("--replace", help="Replace what the file has of this version.")
@@ -52,7 +62,14 @@ def build(
     # Imported here, because commands that ask a gateway need neither statistics nor Parquet.
     from gateway.terminal import building
 
-    found = building.build(files, contract, version, output, time=time, is_replaced=replace_version)
+    found = building.build(
+        files,
+        contract,
+        version,
+        output,
+        asked=building.Asked(time=time, correct=correct, label=label),
+        is_replaced=replace_version,
+    )
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
     else:

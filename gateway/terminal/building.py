@@ -17,15 +17,24 @@ import typer
 from gateway import __version__
 from gateway.batch import Json
 from gateway.contract.load import BASELINE_BYTES_MAX, load_contracts
-from gateway.contract.schema import Contract, Signal
+from gateway.contract.schema import Contract, Role, Season, Signal
 from gateway.errors import WeirError
 from gateway.measure.drift.baseline import BLOCKS_MIN, baseline_id, freeze
 from gateway.measure.drift.collect import alarms_by_itself
 from gateway.measure.drift.conditional import Conditional, conditionals
-from gateway.measure.drift.files import Reference, References, misfits, read, write
-from gateway.measure.drift.gather import BLOCK_EVENTS_FIRST, Gathering
-from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.files import (
+    Calibration,
+    Reference,
+    References,
+    misfits,
+    read,
+    write,
+)
+from gateway.measure.drift.gather import BLOCK_EVENTS_FIRST, Gathering, HourGathering
+from gateway.measure.drift.grid import Grid, GridKind
+from gateway.measure.drift.hours import WEEK_NS, alarms_by_hour, freeze_hours
 from gateway.measure.drift.lanes import measured
+from gateway.measure.drift.seasonal import HOUR_NS, HOURS
 from gateway.measure.series import VERSION_ALLOWED
 from gateway.measure.settings import MeasureSettings
 from gateway.terminal import ask, predictions
@@ -48,13 +57,22 @@ class Built:
     unsteady: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Columns beside the signals: of times, of whether a prediction was right, or of the truth."""
+
+    time: str | None = None
+    correct: str | None = None
+    label: str | None = None
+
+
 def build(
     files: Sequence[Path],
     contract_file: Path,
     version: str,
     output: Path,
     *,
-    time: str | None,
+    asked: Asked,
     is_replaced: bool,
 ) -> Json:
     """Build, check and write the baselines of a model version, and tell what they are.
@@ -71,7 +89,13 @@ def build(
         raise typer.BadParameter("name the contract of one model", param_hint="--contract")
     path = output if output.suffix == ".json" else output / f"{model.model}.json"
     kept = _kept(path, model, version, is_replaced=is_replaced)
-    found = _gathered(files, model, time)
+    if model.drift.season is Season.HOUR_OF_WEEK and asked.time is None:
+        raise typer.BadParameter(
+            f"{printable(model.model)} has drift.season {model.drift.season.value}: name the "
+            "column of times",
+            param_hint="--time",
+        )
+    found = _gathered(files, model, asked.time, _maybe_truth(model, asked))
     built = _judged(model, version, found)
     unsteady = [each.reference.signal for each in built if each.unsteady]
     if unsteady:
@@ -84,6 +108,37 @@ def build(
     references = References(model=model.model, creator=f"weir {__version__}", items=items)
     _write(path, write(references))
     return _told(path, model, version, found, built)
+
+
+def _maybe_truth(contract: Contract, asked: Asked) -> predictions.Truth | None:
+    """Return the column that tells what was right, None when none is asked for."""
+    if asked.correct is not None and asked.label is not None:
+        raise typer.BadParameter("name --correct or --label", param_hint="--label")
+    if asked.correct is None and asked.label is None:
+        return None
+    signals = contract.signals.values()
+    hint = "--correct" if asked.label is None else "--label"
+    if not any(each.role is Role.CONFIDENCE for each in signals):
+        raise typer.BadParameter(
+            f"{contract.source} has no confidence, by which it would be counted", param_hint=hint
+        )
+    if asked.label is None:
+        assert asked.correct is not None
+        return predictions.Truth(column=asked.correct)
+    wanted = None if contract.labels is None else contract.labels.signal
+    predicted = [
+        signal
+        for signal, grid in measured(contract)
+        if grid.kind is GridKind.CLASSES
+        and (signal.name == wanted if wanted else signal.role is Role.PREDICTION)
+    ]
+    if len(predicted) != 1:
+        raise typer.BadParameter(
+            f"{contract.source} has {len(predicted)} predictions of classes that a label could be "
+            "of; name one under labels, or use --correct",
+            param_hint=hint,
+        )
+    return predictions.Truth(column=asked.label, predicted=predicted[0])
 
 
 def _kept(
@@ -115,21 +170,30 @@ class _Gathered:
 
     blocks: dict[str, Gathering]
     by_class: dict[str, Gathering]
+    hours: dict[str, HourGathering]
+    calibrations: dict[str, Calibration]
     window_ns: tuple[int, int] | None
 
 
-def _gathered(files: Sequence[Path], contract: Contract, time: str | None) -> _Gathered:
+def _gathered(
+    files: Sequence[Path],
+    contract: Contract,
+    time: str | None,
+    truth: predictions.Truth | None,
+) -> _Gathered:
     """Count all files. Raises: WeirError."""
     wanted = measured(contract)
     if not wanted:
         raise WeirError(f"{contract.source} has no signal whose drift is measured")
-    found = _Gathered(blocks={}, by_class={}, window_ns=None)
+    found = _Gathered(blocks={}, by_class={}, hours={}, calibrations={}, window_ns=None)
+    is_seasonal = contract.drift.season is Season.HOUR_OF_WEEK
     with _bar(files) as follow:
         for number, path in enumerate(files):
             before = {name: each.events for name, each in found.blocks.items()}
-            for chunk in predictions.read(path, wanted, time, follow(path)):
+            for chunk in predictions.read(path, wanted, time, follow(path), truth):
                 _add(found, path, wanted, chunk, is_first=not number)
-                _divide(found, conditionals(contract), chunk)
+                _divide(found, conditionals(contract), chunk, is_seasonal=is_seasonal)
+                _add_beside(found, wanted, chunk, is_seasonal=is_seasonal)
             unheard = [name for name in before if found.blocks[name].events == before[name]]
             if unheard:
                 raise WeirError(
@@ -164,13 +228,48 @@ def _add(
         found.window_ns = (first if found.window_ns is None else found.window_ns[0], last)
 
 
-def _divide(found: _Gathered, wanted: Sequence[Conditional], chunk: predictions.Chunk) -> None:
+def _divide(
+    found: _Gathered, wanted: Sequence[Conditional], chunk: predictions.Chunk, *, is_seasonal: bool
+) -> None:
     """Count the confidence of each class, where a chunk has both columns."""
     for each in wanted:
         if each.score.name in chunk.bins and each.prediction.name in chunk.bins:
             of_class = chunk.bins[each.prediction.name] == each.code
-            gathering = found.by_class.setdefault(each.name, Gathering(each.grid))
-            gathering.add(chunk.bins[each.score.name][of_class])
+            bins = chunk.bins[each.score.name][of_class]
+            found.by_class.setdefault(each.name, Gathering(each.grid)).add(bins)
+            if is_seasonal and chunk.times_ns is not None:
+                hours = found.hours.setdefault(each.name, HourGathering(each.grid))
+                hours.add(bins, chunk.times_ns[of_class])
+
+
+def _add_beside(
+    found: _Gathered,
+    wanted: Sequence[tuple[Signal, Grid]],
+    chunk: predictions.Chunk,
+    *,
+    is_seasonal: bool,
+) -> None:
+    """Count rows by the hour, and what was right by confidence."""
+    for signal, grid in wanted:
+        bins = chunk.bins.get(signal.name)
+        if bins is None:
+            continue
+        if is_seasonal and chunk.times_ns is not None:
+            hours = found.hours.setdefault(signal.name, HourGathering(grid))
+            hours.add(bins, chunk.times_ns)
+        if chunk.outcomes is not None and signal.role is Role.CONFIDENCE:
+            before = found.calibrations.get(signal.name)
+            labelled, correct = (
+                np.bincount(bins[which], minlength=grid.width)
+                for which in (
+                    chunk.outcomes != predictions.UNLABELLED,
+                    chunk.outcomes == predictions.RIGHT,
+                )
+            )
+            found.calibrations[signal.name] = Calibration(
+                labelled=labelled if before is None else before.labelled + labelled,
+                correct=correct if before is None else before.correct + correct,
+            )
 
 
 def _judged(contract: Contract, version: str, found: _Gathered) -> list[Built]:
@@ -210,7 +309,14 @@ def _built(
     rule = contract.drift
     log_bound = float(-np.log(rule.false_alarms_per_s * MeasureSettings().drift_tick_s))
     grid, blocks = gathering.grid, gathering.blocks()
-    made = freeze(grid, np.sum(np.array(blocks), axis=0), blocks)
+    if name in found.hours:
+        _refuse_less_than_a_week(name, found)
+        table = found.hours[name].table
+        made = freeze_hours(grid, table)
+        unsteady = alarms_by_hour(grid, table, rule.tolerance, log_bound)
+    else:
+        made = freeze(grid, np.sum(np.array(blocks), axis=0), blocks)
+        unsteady = alarms_by_itself(grid, blocks, rule.tolerance, log_bound)
     needed = int(np.ceil(made.events_needed(rule.tolerance)))
     reference = Reference(
         version=version,
@@ -219,13 +325,22 @@ def _built(
         window_ns=found.window_ns,
         blocks=np.array(blocks),
         baseline=made,
+        calibration=found.calibrations.get(name),
     )
     return Built(
-        reference=reference,
-        needed=needed,
-        calibrated=made.events >= needed,
-        unsteady=alarms_by_itself(grid, blocks, rule.tolerance, log_bound),
+        reference=reference, needed=needed, calibrated=made.events >= needed, unsteady=unsteady
     )
+
+
+def _refuse_less_than_a_week(name: str, found: _Gathered) -> None:
+    """Refuse rows that do not cover a week. Raises: WeirError."""
+    assert found.window_ns is not None
+    first, last = found.window_ns
+    if last - first < WEEK_NS - HOUR_NS:
+        raise WeirError(
+            f"the rows of {name} cover {(last - first) / HOUR_NS:.1f} hours; drift.season "
+            f"{Season.HOUR_OF_WEEK.value} needs a week, which has {HOURS}"
+        )
 
 
 def _told(
@@ -247,6 +362,10 @@ def _told(
                 "phi": held.phi,
                 "missing": int(held.counts[held.grid.missing]),
                 "odd": int(held.counts[held.grid.odd]),
+                "hours": 0 if held.hours is None else int(held.hours.any(axis=1).sum()),
+                "labelled": 0
+                if each.reference.calibration is None
+                else int(each.reference.calibration.labelled.sum()),
             }
         )
     return {

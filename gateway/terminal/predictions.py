@@ -32,32 +32,63 @@ LINE_BYTES_MAX: Final = 1 << 20
 CSV_BLOCK_BYTES: Final = 8 << 20
 # No value of an enum has it: contracts refuse control characters.
 NO_CLASS: Final = "\0"
+# What a column of what was right may hold, in any case.
+YES: Final = ("true", "1")
+NO: Final = ("false", "0")
 TEXT_TYPES: Final = frozenset({SignalType.BOOL, SignalType.ENUM})
 
-_TIME: Final = ""  # no signal has this name
+# No signal has these names.
+_TIME: Final = ""
+_TRUTH: Final = " "
+# Whether a prediction was right: not, so, or nobody knows.
+WRONG, RIGHT, UNLABELLED = 0, 1, -1
 # Told how many bytes of a file have been read.
 Follow = Callable[[int], None]
 _Columns = Mapping[str, pa.Array]
+# Columns beside the signals, by the name under which they are read.
+_Beside = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Some rows. Shape: bins by signal (rows,); times_ns (rows,), None where none were asked."""
+    """Some rows.
+
+    Shape: bins by signal (rows,); times_ns and outcomes (rows,), None where none were asked;
+    outcomes are RIGHT, WRONG or UNLABELLED.
+    """
 
     rows: int
     bins: Mapping[str, Int64]
     times_ns: Int64 | None
+    outcomes: Int64 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """The column that tells what was right.
+
+    Of yes and no where `predicted` is None, else of what `predicted` should have been.
+    """
+
+    column: str
+    predicted: Signal | None = None
 
 
 def read(
-    path: Path, wanted: Sequence[tuple[Signal, Grid]], time: str | None, follow: Follow
+    path: Path,
+    wanted: Sequence[tuple[Signal, Grid]],
+    time: str | None,
+    follow: Follow,
+    truth: Truth | None = None,
 ) -> Iterator[Chunk]:
     """Read a file in chunks; a signal without a column is left out. Raises: WeirError."""
+    named = {_TIME: time, _TRUTH: None if truth is None else truth.column}
+    beside = {key: name for key, name in named.items() if name is not None}
     kinds: Mapping[str, Callable[[], Iterator[_Columns]]] = {
-        ".parquet": lambda: _parquet(path, wanted, time, follow),
-        ".csv": lambda: _csv(path, wanted, time, follow),
-        ".jsonl": lambda: _json_lines(path, wanted, time, follow),
-        ".ndjson": lambda: _json_lines(path, wanted, time, follow),
+        ".parquet": lambda: _parquet(path, wanted, beside, follow),
+        ".csv": lambda: _csv(path, wanted, beside, follow),
+        ".jsonl": lambda: _json_lines(path, wanted, beside, follow),
+        ".ndjson": lambda: _json_lines(path, wanted, beside, follow),
     }
     if path.suffix not in kinds:
         raise WeirError(f"{path}: write a file that ends in {', '.join(kinds)}")
@@ -70,7 +101,8 @@ def read(
                 if signal.name in columns
             }
             times_ns = None if time is None else _times(columns[_TIME])
-            yield Chunk(rows=rows, bins=bins, times_ns=times_ns)
+            outcomes = None if truth is None else _outcomes(columns, truth)
+            yield Chunk(rows=rows, bins=bins, times_ns=times_ns, outcomes=outcomes)
 
 
 @contextmanager
@@ -116,6 +148,30 @@ def _texts(column: pa.Array, kind: SignalType) -> pa.Array:
     return pc.utf8_lower(texts) if is_bool else texts
 
 
+def _outcomes(columns: _Columns, truth: Truth) -> Int64:
+    """Say of each row whether it was right. Raises: ValueError where a value is none."""
+    known = columns[_TRUTH]
+    if pa.types.is_dictionary(known.type):
+        known = known.cast(known.type.value_type)
+    missing = known.is_null().to_numpy(zero_copy_only=False)
+    texts = pc.fill_null(known.cast(pa.string()), "")
+    if truth.predicted is None:
+        lower = pc.utf8_lower(texts)
+        right = pc.is_in(lower, pa.array(YES)).to_numpy(zero_copy_only=False)
+        said = right | pc.is_in(lower, pa.array(NO)).to_numpy(zero_copy_only=False)
+        if not (said | missing).all():
+            raise ValueError(f"{truth.column!r} holds more than {', '.join((*YES, *NO))}")
+    else:
+        if truth.predicted.name not in columns:
+            raise ValueError(f"it has no column of {truth.predicted.name}, which labels are of")
+        predicted = _texts(columns[truth.predicted.name], truth.predicted.type)
+        if truth.predicted.type is SignalType.BOOL:
+            texts = pc.utf8_lower(texts)
+        right = pc.fill_null(pc.equal(predicted, texts), False).to_numpy(zero_copy_only=False)
+    found: Int64 = np.where(missing, UNLABELLED, np.where(right, RIGHT, WRONG))
+    return found
+
+
 def _times(column: pa.Array) -> Int64:
     """Read times as Unix nanoseconds. Raises: ValueError where one is missing or is none."""
     if column.null_count:
@@ -143,7 +199,7 @@ def _times_of_text(column: pa.Array) -> pa.Array:
 
 
 def _chosen(
-    there: Iterable[str], wanted: Sequence[tuple[Signal, Grid]], time: str | None
+    there: Iterable[str], wanted: Sequence[tuple[Signal, Grid]], beside: _Beside
 ) -> dict[str, str]:
     """Return the column of each signal: that of its attribute, else that of its name."""
     names = list(there)
@@ -155,19 +211,19 @@ def _chosen(
     twice = sorted({each for each in chosen.values() if names.count(each) > 1})
     if twice:
         raise ValueError(f"two columns are named {twice[0]!r}")
-    if time is not None:
-        if names.count(time) != 1:
-            raise ValueError(f"it has no column {time!r} for the time; it has {', '.join(names)}")
-        chosen[_TIME] = time
-    return chosen
+    for key, name in beside.items():
+        if names.count(name) != 1:
+            what = "the time" if key == _TIME else "what was right"
+            raise ValueError(f"it has no column {name!r} for {what}; it has {', '.join(names)}")
+    return chosen | dict(beside)
 
 
 def _parquet(
-    path: Path, wanted: Sequence[tuple[Signal, Grid]], time: str | None, follow: Follow
+    path: Path, wanted: Sequence[tuple[Signal, Grid]], beside: _Beside, follow: Follow
 ) -> Iterator[_Columns]:
     size = path.stat().st_size
     with pa.parquet.ParquetFile(path) as file:
-        chosen = _chosen(file.schema_arrow.names, wanted, time)
+        chosen = _chosen(file.schema_arrow.names, wanted, beside)
         rows, total = 0, file.metadata.num_rows
         needed = list(dict.fromkeys(chosen.values()))
         for batch in file.iter_batches(batch_size=ROWS_PER_CHUNK, columns=needed):
@@ -177,13 +233,13 @@ def _parquet(
 
 
 def _csv(
-    path: Path, wanted: Sequence[tuple[Signal, Grid]], time: str | None, follow: Follow
+    path: Path, wanted: Sequence[tuple[Signal, Grid]], beside: _Beside, follow: Follow
 ) -> Iterator[_Columns]:
     with path.open(encoding="utf-8-sig", newline="") as text:
         names = next(csv.reader(text), [])
     if not names:
         raise ValueError("the first line names no columns")
-    chosen = _chosen(names, wanted, time)
+    chosen = _chosen(names, wanted, beside)
     if not chosen:
         return
     types = {signal.name: signal.type for signal, _ in wanted}
@@ -229,7 +285,7 @@ def _number(text: str) -> float:
 
 
 def _json_lines(
-    path: Path, wanted: Sequence[tuple[Signal, Grid]], time: str | None, follow: Follow
+    path: Path, wanted: Sequence[tuple[Signal, Grid]], beside: _Beside, follow: Follow
 ) -> Iterator[_Columns]:
     there: list[tuple[Signal, Grid]] | None = None
     with path.open("rb") as lines:
@@ -244,8 +300,8 @@ def _json_lines(
                     f"the first {ROWS_PER_CHUNK} rows lack {new[0]}, later ones do not"
                 )
             columns = {signal.name: _column(signal, rows) for signal, _ in there}
-            if time is not None:
-                columns[_TIME] = pa.array([row.get(time) for row in rows])
+            for key, name in beside.items():
+                columns[key] = pa.array([row.get(name) for row in rows])
             yield columns
             follow(lines.tell())
 

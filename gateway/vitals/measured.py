@@ -70,6 +70,20 @@ MEASURED: Final = (
         help="Population stability index of a signal against its frozen baseline.",
     ),
     Vital(
+        name="weir_drift_relative_index",
+        type=GAUGE,
+        unit="",
+        labels=("model", "version", "signal"),
+        help="Debiased population stability index over what noise alone reaches; 1 is its ceiling.",
+    ),
+    Vital(
+        name="weir_drift_late_events_total",
+        type=COUNTER,
+        unit="",
+        labels=(),
+        help="Inferences of models with a season that came over an hour late; no alarm sees them.",
+    ),
+    Vital(
         name="weir_drift_alarm_log_evidence",
         type=GAUGE,
         unit="",

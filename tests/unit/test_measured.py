@@ -151,4 +151,4 @@ def test_the_report_and_what_never_alarms_are_shown_and_counted() -> None:
         assert told["weir_drift_uncalibrated", "confidence"] == (not calibrated)
         assert told["weir_drift_reported", "confidence"] == calibrated
         assert told["weir_drift_reported", "brightness"] == 0
-        assert told["weir_drift_detectors", "site"] == 3
+        assert told["weir_drift_detectors", "site"] == 4

@@ -4,6 +4,9 @@ Law: a frozen baseline never changes; its digest is over the counts it was made 
 updated by live data, which would absorb slow drift. Everything else here is computed from those
 counts and the overdispersion, so a restore needs nothing more.
 
+Where a contract has a season, a baseline also has its counts by hour of the week, which are part of
+what is frozen; see `hours`.
+
 Coarse bins are cut at reference quantiles, dense in the tails, and pooled to at least 10 events.
 What the reference has hardly shown (below or above its range, missing, odd, rare classes) is one
 bin, `unusual`, whose share is at least that of the rule of three. Source: drift.md section 3.3.
@@ -12,15 +15,16 @@ bin, `unusual`, whose share is at least that of the rule of three. Source: drift
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from scipy import special
 
 from gateway.measure.drift.grid import Grid, GridKind
-from gateway.measure.state import Int64
-from gateway.tables import Float64, Int16
+from gateway.measure.drift.indices import jeffreys, psi, psi_null
+from gateway.measure.state import Array, Int64
+from gateway.tables import Float64, Int16, UInt32
 
 # Unusual, 20 cells or classes, missing and odd; the last bin always stays empty.
 COARSE_BINS_MAX: Final = 24
@@ -41,6 +45,8 @@ CELLS: Final = len(CUTS) + 1
 CLASSES_MAX: Final = 20
 UNUSUAL: Final = 0
 BLOCKS_MIN: Final = 4
+# What share of the reference's own blocks shows a smaller index than its noise.
+NOISE_QUANTILE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,9 @@ class Baseline:
     Shape: counts and group (grid width,); shares and ranks (coarse bins,). `group` maps fine bins
     to coarse ones, bin 0 is `unusual`. `places` says which of the bets' places each coarse bin has:
     the cell of its rank, or its order by frequency where bins have none. `assumed` is the share of
-    the unusual bin where the rule of three gave it, else 0.
+    the unusual bin where the rule of three gave it, else 0. `noise` is the debiased PSI below which
+    95 % of the reference's own blocks stay. `hours` are the counts by hour of the week, (168,
+    coarse bins), which add up to those of the week; None where they were not counted.
     """
 
     grid: Grid
@@ -62,6 +70,8 @@ class Baseline:
     places: Int64
     assumed: float
     unsteady: bool
+    noise: float
+    hours: UInt32 | None
 
     @property
     def events(self) -> int:
@@ -93,12 +103,9 @@ class Baseline:
         ignorance = special.chdtri(freedom, ETA) * self.phi / self.events + self.assumed
         return tolerance + float(np.sqrt(ignorance))
 
-    def coarse(self, counts: Int64) -> Int64:
+    def coarse(self, counts: Array) -> Int64:
         """Sum fine counts to coarse ones. Shape: (…, width) to (…, COARSE_BINS_MAX)."""
-        rows = counts.reshape(-1, counts.shape[-1])
-        total = np.zeros((COARSE_BINS_MAX, len(rows)), dtype=np.int64)
-        np.add.at(total, self.group.astype(np.intp), rows.T)
-        return total.T.reshape(*counts.shape[:-1], COARSE_BINS_MAX)
+        return coarsened(self.group, counts)
 
     def describe_place(self, place: int) -> str:
         """Say for a person what a place holds, nothing when it is empty."""
@@ -125,17 +132,45 @@ def baseline_id(model: str, version: str, signal: str, digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def coarsened(group: Int16, counts: Array) -> Int64:
+    """Sum fine counts to coarse ones. Shape: (…, width) to (…, COARSE_BINS_MAX)."""
+    rows = counts.reshape(-1, counts.shape[-1])
+    total = np.zeros((COARSE_BINS_MAX, len(rows)), dtype=np.int64)
+    np.add.at(total, group.astype(np.intp), rows.T)
+    return total.T.reshape(*counts.shape[:-1], COARSE_BINS_MAX)
+
+
 def freeze(
     grid: Grid, counts: Int64, blocks: Sequence[Int64], *, unsteady: bool = False
 ) -> Baseline:
     """Make a baseline from all counts and from those of consecutive blocks of time."""
-    group = _groups(grid, counts)
-    return thawed(grid, counts, overdispersion(group, counts, blocks), unsteady=unsteady)
+    phi = overdispersion(groups(grid, counts), counts, blocks)
+    made = thawed(grid, counts, phi, unsteady=unsteady)
+    return replace(made, noise=block_noise(made, blocks))
 
 
-def thawed(grid: Grid, counts: Int64, phi: float, *, unsteady: bool = False) -> Baseline:
-    """Make a baseline from what a state holds of it."""
-    group = _groups(grid, counts)
+def block_noise(baseline: Baseline, blocks: Sequence[Int64]) -> float:
+    """Return the debiased PSI against the whole that 95 % of a baseline's blocks stay below.
+
+    A block is part of the whole, which takes 1 / events from the variance of their difference.
+    """
+    seen = baseline.coarse(np.array(blocks))[:, : baseline.bins]
+    k = baseline.phi * (1 / np.maximum(seen.sum(axis=1), 1) - 1 / baseline.events)
+    debiased = psi(jeffreys(seen), baseline.shares) - psi_null(baseline.bins, k)
+    return max(0.0, float(np.quantile(debiased, NOISE_QUANTILE)))
+
+
+def thawed(
+    grid: Grid,
+    counts: Int64,
+    phi: float,
+    *,
+    unsteady: bool = False,
+    noise: float = 0.0,
+    hours: UInt32 | None = None,
+) -> Baseline:
+    """Make a baseline from what a state or a file holds of it."""
+    group = groups(grid, counts)
     bins = int(group.max()) + 1
     weight = np.bincount(group, weights=counts, minlength=bins).astype(np.float64)
     floor = RULE_OF_THREE * phi
@@ -143,6 +178,8 @@ def thawed(grid: Grid, counts: Int64, phi: float, *, unsteady: bool = False) -> 
     weight[UNUSUAL] = max(weight[UNUSUAL], floor)
     shares = weight / weight.sum()
     text = f"{grid.name}\n{phi.hex()}\n".encode() + counts.astype("<i8").tobytes()
+    if hours is not None:
+        text += b"\nhours\n" + hours.astype("<u4").tobytes()
     return Baseline(
         grid=grid,
         counts=counts.astype(np.int64).copy(),
@@ -153,6 +190,8 @@ def thawed(grid: Grid, counts: Int64, phi: float, *, unsteady: bool = False) -> 
         places=_places(grid, group, counts),
         assumed=float(shares[UNUSUAL]) if is_assumed else 0.0,
         unsteady=unsteady,
+        noise=noise,
+        hours=hours,
     )
 
 
@@ -173,13 +212,17 @@ def overdispersion(group: Int16, counts: Int64, blocks: Sequence[Int64]) -> floa
         seen = np.bincount(group, weights=block, minlength=bins)[1:]
         expected = seen.sum() * shares
         distance += float(((seen - expected) ** 2 / np.maximum(expected, 1e-9)).sum())
-    estimate = distance / freedom
+    return allowed_phi(distance / freedom, freedom)
+
+
+def allowed_phi(estimate: float, freedom: float) -> float:
+    """Return the overdispersion to divide by, from its estimate with so many degrees of freedom."""
     if estimate <= 1 + 3 * np.sqrt(2 / freedom):
         return max(1.0, estimate)
     return 2 * estimate
 
 
-def _groups(grid: Grid, counts: Int64) -> Int16:
+def groups(grid: Grid, counts: Int64) -> Int16:
     """Map fine bins to coarse ones; 0 is `unusual`."""
     group = np.zeros(grid.width, dtype=np.int16)
     if grid.kind is GridKind.CLASSES:

@@ -6,6 +6,7 @@ bins are those that the lanes of confidence and prediction have found. Cost: for
 gather and one add for each row of it, however many classes and series there are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +76,12 @@ class ConditionalLane:
         self._row_of[series, code] = row
         return row
 
-    def add(self, series: Int64, bins: list[Int64]) -> None:
+    def add(self, series: Int64, bins: Sequence[Int64]) -> None:
         """Count inferences. Shape: (rows,) and the bins of each lane that reads, (rows,) each."""
+        self.lane.count(*self.rows_of(series, bins))
+
+    def rows_of(self, series: Int64, bins: Sequence[Int64]) -> tuple[Int64, Int64]:
+        """Return the row of each inference, NO_ROW where there is none, and its bin."""
         place = series * self._row_of.shape[1]
         place += bins[self._classes]
-        self.lane.count(looked_up(self._row_of.reshape(-1), place), bins[self._scores])
+        return looked_up(self._row_of.reshape(-1), place), bins[self._scores]

@@ -5,7 +5,7 @@ of each class, and the weights of a sampler before the gateway, as soon as one i
 and rows stand in the same order after a restart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
@@ -129,16 +129,32 @@ class Counting:
         others = [at for at, each in self._series.items() if each["contract"] in contracts]
         return [*held, *(each for each in others if each not in held)]
 
-    def count(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
-        """Count the signals of inferences. Returns the bins of each reader, (rows,) each."""
-        bins = []
-        for lane in self.readers:
-            found = lane.bins(batch, rows)
+    def bins(self, batch: Batch, rows: Int64 | None) -> list[Int64]:
+        """Find the bins of inferences, those of each reader, (rows,) each."""
+        return [lane.bins(batch, rows) for lane in self.readers]
+
+    def count(self, series: Int64, bins: Sequence[Int64]) -> None:
+        """Count the signals of inferences. Shape: (rows,), also the bins of each reader."""
+        for lane, found in zip(self.readers, bins, strict=True):
             lane.add(series, found)
-            bins.append(found)
         for _, divided in self._by_class.values():
             divided.add(series, bins)
-        return bins
+
+    def count_late(
+        self, series: Int64, bins: Sequence[Int64]
+    ) -> Iterator[tuple[Lane, Int64, Int64]]:
+        """Count inferences that are not judged. Yields lanes, their rows, and bins, (rows,) each.
+
+        A row is NO_ROW where nothing is counted.
+        """
+        for lane, found in zip(self.readers, bins, strict=True):
+            row = lane.rows_of(series)
+            lane.count_late(row, found)
+            yield lane, row, found
+        for _, divided in self._by_class.values():
+            row, found = divided.rows_of(series, bins)
+            divided.lane.count_late(row, found)
+            yield divided.lane, row, found
 
     def maybe_weigh(self, said: Upstream, rows: Int64 | None, series: Int64) -> Int64 | None:
         """Count the weights of inferences. Returns their bins, None where no sampler is known."""

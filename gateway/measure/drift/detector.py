@@ -247,6 +247,33 @@ class Bank:
         """Let go of a stream's baseline; the row is not to be stepped on before it is armed."""
         self._baselines[row] = None
 
+    def carry(self, rows: Int64, before: Float64) -> None:
+        """Carry over what is recent from other shares to those that streams are judged against.
+
+        What was seen r times as often as the shares before say counts as seen r times as often as
+        those of now say: so an unchanged signal shows no change, and a bet that learned from the
+        hour before does not bet on it. This uses the past alone, so a value is as valid as before.
+        Shape: before (rows, coarse bins).
+        """
+        padded = np.zeros((len(rows), COARSE_BINS_MAX))
+        padded[:, : before.shape[1]] = before
+        placed = np.take_along_axis(padded, self._bin_at[rows].astype(np.intp), axis=1)
+        ratio = np.divide(self._shares[rows], placed, out=np.zeros_like(placed), where=placed > 0)
+        kept = self.ewma[rows].astype(np.float64)
+        moved = kept * ratio[:, None, :]
+        total, sums = kept.sum(axis=2, keepdims=True), moved.sum(axis=2, keepdims=True)
+        moved *= np.divide(total, sums, out=np.zeros_like(sums), where=sums > 0)
+        self.ewma[rows] = moved
+
+    def show(self, row: int, counts: Float64) -> None:
+        """Add events to a stream's index that are not judged. Shape: (COARSE_BINS_MAX,).
+
+        The bets that learn at the index's pace see them too, as part of the past.
+        """
+        placed = np.where(self._bin_at[row] == SPARE, 0.0, counts[self._bin_at[row]])
+        self.ewma[row, INDEX_WINDOW] += placed / self.phi[row]
+        self.ewma_square[row] += placed.sum()
+
     def clear(self, row: int, now_ns: int) -> None:
         """Forget all evidence of a stream, as at the start."""
         for name in _STATE_FIELDS:

@@ -2,78 +2,55 @@
 
 Law: reading what was written gives the same baselines, and no other text is read: one byte that
 differs in a value, a grid of another version, counts that do not add up, each is refused by name.
-The seal is over the canonical JSON of everything else in the file, and is the file's id. Pure.
+The seal is over the canonical JSON of everything else in the file, and is the file's id. Files of
+every format so far are read, the newest is written. Pure.
 """
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, Final, NoReturn
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from gateway.config.marks import Place, finding_at
 from gateway.config.rules import FindingRule
 from gateway.contract.plan import Plan
-from gateway.contract.schema import BaselineFile, Contract, SignalType
+from gateway.contract.schema import BaselineFile, Contract, Season, SignalType
 from gateway.errors import Finding, InvalidConfigError
-from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline, thawed
+from gateway.measure.drift.baseline import Baseline, block_noise, thawed
 from gateway.measure.drift.conditional import conditionals
-from gateway.measure.drift.gather import BLOCKS_MAX
+from gateway.measure.drift.forms import (
+    FORMAT,
+    FORMS,
+    LaterReferenceForm,
+    ReferenceForm,
+    faults_of,
+    grid_of,
+    name_of,
+)
 from gateway.measure.drift.grid import GRIDS_VERSION, Grid, GridKind
 from gateway.measure.drift.lanes import measured
-from gateway.measure.series import VERSION_ALLOWED
 from gateway.measure.state import Int64
+from gateway.tables import UInt32
 
-FORMAT: Final = 1
-REFERENCES_MAX: Final = 4096  # versions times signals
-CLASSES_MAX: Final = 100_000
 FAULTS_SHOWN_MAX: Final = 8
-EVENTS_MAX: Final = 1 << 53
 SEAL: Final = "sha256"
 AGAIN: Final = "build it again with `weir baseline build`"
 
-Count = Annotated[int, Field(ge=0, lt=EVENTS_MAX)]
 # By model, version and signal.
 Given = Mapping[tuple[str, str, str], Baseline]
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """How many predictions of each confidence were labelled, and right. Shape: (grid width,)."""
 
-
-class _GridForm(_Form):
-    version: int
-    kind: Literal["logit", "linear", "log", "classes"]
-    low: float
-    high: float
-    values: list[str] = Field(max_length=CLASSES_MAX)
-
-
-class _ReferenceForm(_Form):
-    # As spans may have them; an error shows both as they are.
-    version: str = Field(pattern=f"^{VERSION_ALLOWED.pattern.decode()}$")
-    # Behind a bar is a class, in the letters of its contract.
-    signal: str = Field(max_length=1024, pattern=r"^[!-~]{1,256}(\|[^\pC\p{Zl}\p{Zp}]+)?$")
-    type: Literal["double", "int", "bool", "enum"]
-    grid: _GridForm
-    window_ns: list[int] | None = Field(min_length=2, max_length=2)
-    events: Count
-    phi: float = Field(ge=1)
-    counts: list[Count]
-    blocks: list[list[Count]] = Field(min_length=BLOCKS_MIN, max_length=BLOCKS_MAX)
-    digest: str
-
-
-class _FileForm(_Form):
-    baseline: int
-    model: str = Field(min_length=1)
-    creator: str
-    references: list[_ReferenceForm] = Field(min_length=1, max_length=REFERENCES_MAX)
-    sha256: str
+    labelled: Int64
+    correct: Int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +58,8 @@ class Reference:
     """The baseline of one signal of one version, and where it comes from.
 
     Shape: blocks (blocks, grid width), in the order of time. Units: window_ns Unix nanoseconds of
-    the first and the last event, None where the source had no times.
+    the first and the last event, None where the source had no times. `calibration` is there for a
+    confidence whose source told what was right.
     """
 
     version: str
@@ -90,6 +68,7 @@ class Reference:
     window_ns: tuple[int, int] | None
     blocks: Int64
     baseline: Baseline
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +100,7 @@ def write(references: References) -> str:
 def _written(reference: Reference) -> dict[str, Any]:
     baseline = reference.baseline
     grid = baseline.grid
+    hours, calibration = baseline.hours, reference.calibration
     return {
         "version": reference.version,
         "signal": reference.signal,
@@ -138,6 +118,14 @@ def _written(reference: Reference) -> dict[str, Any]:
         "counts": baseline.counts.tolist(),
         "blocks": reference.blocks.tolist(),
         "digest": baseline.digest,
+        "noise": float(baseline.noise),
+        "hours": None if hours is None else [hour.tolist() if hour.any() else [] for hour in hours],
+        "calibration": None
+        if calibration is None
+        else {
+            "labelled": calibration.labelled.tolist(),
+            "correct": calibration.correct.tolist(),
+        },
     }
 
 
@@ -153,11 +141,12 @@ def _seal(content: Mapping[str, Any]) -> str:
 def read(content: bytes, file: str) -> References:
     """Read a file. Raises: InvalidConfigError with what to write instead."""
     data = _parsed(content, file)
-    if data.get("baseline") != FORMAT:
-        message = f"this is no baseline of format {FORMAT}: baseline is {data.get('baseline')!r}"
+    form_of = FORMS.get(number) if type(number := data.get("baseline")) is int else None
+    if form_of is None:
+        message = f"this is no baseline of format {FORMAT} or before: baseline is {number!r}"
         _refuse(file, [message], AGAIN)
     try:
-        form = _FileForm.model_validate(data)
+        form = form_of.model_validate(data)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
         at = [".".join(ascii(step).strip("'") for step in each["loc"]) for each in faults]
@@ -166,15 +155,21 @@ def read(content: bytes, file: str) -> References:
     if form.sha256 != _seal(data):
         message = f"{SEAL} is not that of the content: the file was changed after it was built"
         _refuse(file, [message], AGAIN)
-    faults_found = [fault for each in form.references for fault in _faults(each)]
-    names = Counter(_name(each) for each in form.references)
+    faults_found = [fault for each in form.references for fault in faults_of(each)]
+    names = Counter(name_of(each) for each in form.references)
     faults_found += [f"{name} stands there more than once" for name in names if names[name] > 1]
     if faults_found:
         _refuse(file, faults_found, AGAIN)
     items = tuple(_reference(each) for each in form.references)
     for given, made in zip(form.references, items, strict=True):
+        hours, counts = made.baseline.hours, made.baseline.counts
+        if hours is not None and not np.array_equal(
+            hours.sum(axis=0, dtype=np.int64),
+            made.baseline.coarse(counts)[: made.baseline.bins],
+        ):
+            _refuse(file, [f"{name_of(given)}: hours do not add up to counts"], AGAIN)
         if given.digest != made.baseline.digest:
-            _refuse(file, [f"{_name(given)}: digest is not that of its counts"], AGAIN)
+            _refuse(file, [f"{name_of(given)}: digest is not that of its counts"], AGAIN)
     return References(model=form.model, creator=form.creator, items=items)
 
 
@@ -196,45 +191,33 @@ def _parsed(content: bytes, file: str) -> dict[str, Any]:
     return data
 
 
-def _faults(form: _ReferenceForm) -> Iterable[str]:
-    """List what does not fit within one reference."""
-    name = _name(form)
-    if form.grid.version != GRIDS_VERSION:
-        yield f"{name} was counted on grids of version {form.grid.version}, not {GRIDS_VERSION}"
-        return
-    if form.grid.kind != GridKind.CLASSES.value and not form.grid.low < form.grid.high:
-        yield f"{name}: the grid's low is not below its high"
-    width = _grid(form.grid).width
-    if any(len(each) != width for each in (form.counts, *form.blocks)):
-        yield f"{name}: a list of counts is not as long as the grid, which has {width} bins"
-        return
-    if [sum(column) for column in zip(*form.blocks, strict=True)] != form.counts:
-        yield f"{name}: blocks do not add up to counts"
-    if form.events != sum(form.counts) or not form.events:
-        yield f"{name}: events is not the sum of counts, or nothing was counted"
-    if not all(sum(block) for block in form.blocks):
-        yield f"{name}: a block has no events"
-
-
-def _name(form: _ReferenceForm) -> str:
-    return f"{form.signal} of {form.version}"
-
-
-def _grid(form: _GridForm) -> Grid:
-    kind = GridKind(form.kind)
-    return Grid(kind=kind, low=form.low, high=form.high, values=tuple(form.values))
-
-
-def _reference(form: _ReferenceForm) -> Reference:
-    counts = np.array(form.counts, dtype=np.int64)
-    window = form.window_ns
+def _reference(form: ReferenceForm) -> Reference:
+    counts, window = np.array(form.counts, dtype=np.int64), form.window_ns
+    blocks = np.array(form.blocks, dtype=np.int64)
+    hours: UInt32 | None = None
+    noise, calibration = None, None
+    if isinstance(form, LaterReferenceForm):
+        noise = form.noise
+        if form.hours is not None:
+            bins = max(map(len, form.hours))
+            hours = np.array([each or [0] * bins for each in form.hours], dtype=np.uint32)
+        if form.calibration is not None:
+            calibration = Calibration(
+                labelled=np.array(form.calibration.labelled, dtype=np.int64),
+                correct=np.array(form.calibration.correct, dtype=np.int64),
+            )
+    baseline = thawed(grid_of(form.grid), counts, form.phi, hours=hours)
     return Reference(
         version=form.version,
         signal=form.signal,
         type=SignalType(form.type),
         window_ns=None if window is None else (window[0], window[1]),
-        blocks=np.array(form.blocks, dtype=np.int64),
-        baseline=thawed(_grid(form.grid), counts, form.phi),
+        blocks=blocks,
+        # A file of the first format does not tell its noise, but its blocks do.
+        baseline=replace(
+            baseline, noise=block_noise(baseline, list(blocks)) if noise is None else noise
+        ),
+        calibration=calibration,
     )
 
 
@@ -273,6 +256,9 @@ def misfits(references: References, contract: Contract, file: str) -> list[Findi
             found.append(refused(message, AGAIN))
         elif each.baseline.grid != grid:
             found.append(refused(f"{what}: {_difference(each.baseline.grid, grid)}", AGAIN))
+        elif contract.drift.season is Season.HOUR_OF_WEEK and each.baseline.hours is None:
+            message = f"{what} has no hours of the week, which drift.season asks for"
+            found.append(refused(message, f"{AGAIN} and --time, from a whole week or more"))
     return found
 
 

@@ -3,7 +3,8 @@
 Law: blocks are consecutive and add up to every event that was given, missing and odd ones too.
 Where there would be too many, neighbours are joined, so that memory does not grow with events: in
 the end there are BLOCKS_MAX / 2 or more once there are enough events, all of one length but the
-last. Cost: one count for each event, and one joining for each doubling.
+last. Cost: one count for each event, and one joining for each doubling. Counts by hour of the week
+have one size, however many events there are.
 """
 
 from typing import Final
@@ -11,10 +12,24 @@ from typing import Final
 import numpy as np
 
 from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.hours import PARTS, cell_of, empty_table
+from gateway.measure.drift.seasonal import HOURS
 from gateway.measure.state import Int64
 
 BLOCKS_MAX: Final = 64
 BLOCK_EVENTS_FIRST: Final = 50
+
+
+class HourGathering:
+    """Counts of one signal by hour of the week. Shape: table (hours, parts, grid width)."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.table = empty_table(grid)
+
+    def add(self, bins: Int64, at_ns: Int64) -> None:
+        """Count events. Shape: both (events,). Units: at_ns Unix nanoseconds."""
+        table = self.table.reshape(HOURS * PARTS, -1)
+        np.add.at(table, (cell_of(at_ns), bins), 1)
 
 
 class Gathering:

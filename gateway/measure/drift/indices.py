@@ -155,11 +155,12 @@ def relative_drift(
     """Return debiased PSI in units of what noise alone reaches; 1 is the noise ceiling.
 
     It compares places with different traffic, which raw PSI does not. `block_psi_95` is the 95 %
-    quantile of debiased PSI among blocks of the reference itself.
+    quantile of debiased PSI among blocks of the reference itself. One bin has no index: it is 0.
     """
-    noise = np.asarray(k) * (special.chdtri(bins - 1, 1 - RELATIVE_QUANTILE) - (bins - 1))
+    freedom = max(bins - 1, 1)
+    noise = np.asarray(k) * (special.chdtri(freedom, 1 - RELATIVE_QUANTILE) - freedom)
     index: Float64 = np.maximum(debiased, 0.0) / np.maximum(noise, block_psi_95)
-    return index
+    return index if bins > 1 else np.zeros_like(index)
 
 
 def kl(q: Float64, p: Float64) -> Float64:

@@ -117,7 +117,11 @@ class Lane:
 
     def add(self, series: Int64, bins: Int64) -> None:
         """Count bins of inferences. Shape: both (rows,)."""
-        self.count(looked_up(self.row_of_series, series), bins)
+        self.count(self.rows_of(series), bins)
+
+    def rows_of(self, series: Int64) -> Int64:
+        """Return the row of each series, NO_ROW where there is none."""
+        return looked_up(self.row_of_series, series)
 
     def count(self, row: Int64, bins: Int64) -> None:
         """Count bins in rows of this lane, nothing in NO_ROW. Shape: both (events,)."""
@@ -140,6 +144,11 @@ class Lane:
         np.add.at(self.open.reshape(-1), row * width + bins, 1)
         if self.collecting:
             np.add.at(self.seen, row[bins != self.grid.missing], 1)
+
+    def count_late(self, row: Int64, bins: Int64) -> None:
+        """Count bins of inferences that are not judged, none where there is no row."""
+        held = row >= 0
+        np.add.at(self.total, (row[held], bins[held]), 1)
 
     def places(self, series: Int64) -> Int64:
         """Return the place of this lane among the signals of each series, NO_ROW where none."""

@@ -8,6 +8,9 @@ The radius: with w = n / (n + prior), the hour's truth differs from its drawn sh
 sampling error plus 1 - w times the distance of hour and week, which is at most what was observed
 plus the sampling error. So delta = tolerance + r + (1 - w) d, where r covers the sampling errors of
 all hours together with probability 1 - ETA. Source: drift.md section 3.6.
+
+The share of the unusual bin that the rule of three gave is no hour's to learn: no hour goes below
+it, and as for the week it adds itself to chi-squared.
 """
 
 from typing import Final
@@ -15,7 +18,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from gateway.measure.drift.baseline import ETA
+from gateway.measure.drift.baseline import ETA, UNUSUAL
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 
@@ -32,27 +35,41 @@ def hour_of_week(at_ns: Int64) -> Int64:
     return hours
 
 
-def hourly_shares(counts: Float64, shares: Float64) -> Float64:
-    """Return each hour's shares, drawn towards the week's.
+def hourly_shares(counts: Float64, shares: Float64, assumed: Float64 | float = 0.0) -> Float64:
+    """Return shares of hours, drawn towards the week's.
 
-    Shape: counts (hours, bins) and shares (bins,) of one signal; returns (hours, bins).
+    Shape: counts (…, bins) of hours, shares (bins,) or (…, bins) of their weeks, assumed (…,) the
+    share that the rule of three gave to the unusual; returns (…, bins).
     """
-    total = counts.sum(axis=1, keepdims=True)
+    total = counts.sum(axis=-1, keepdims=True)
     drawn: Float64 = (counts + PRIOR_EVENTS * shares) / (total + PRIOR_EVENTS)
+    unusual = drawn[..., UNUSUAL].copy()
+    least = np.maximum(unusual, assumed)
+    others = np.where(unusual < 1, 1 - unusual, 1.0)
+    drawn *= ((1 - least) / others)[..., None]
+    drawn[..., UNUSUAL] = least
     return drawn
 
 
-def hourly_delta(counts: Float64, shares: Float64, tolerance: float, phi: float) -> Float64:
-    """Return the radius in which change is benign at each hour. Shape: (hours,).
+def hourly_delta(
+    counts: Float64,
+    shares: Float64,
+    tolerance: Float64 | float,
+    phi: Float64 | float,
+    assumed: Float64 | float = 0.0,
+) -> Float64:
+    """Return the radius in which change is benign at hours of the week.
 
+    Shape: counts, shares and assumed as of `hourly_shares`, tolerance and phi (…,); returns (…,).
     An hour without events has a radius so large that nothing is evidence.
     """
-    total = counts.sum(axis=1)
+    total = counts.sum(axis=-1)
     known = np.maximum(total, 1.0)
-    observed = counts / known[:, None]
-    distance = np.sqrt(((observed - shares) ** 2 / shares).sum(axis=1))
-    freedom = max(int((shares > 0).sum()) - 1, 1)
-    error = np.sqrt(special.chdtri(freedom, ETA / len(counts)) * phi / known)
+    freedom = np.maximum((shares > 0).sum(axis=-1) - 1 - (np.asarray(assumed) > 0), 1)
+    error = np.sqrt(special.chdtri(freedom, ETA / HOURS) * phi / known + assumed)
+    gap = (counts / known[..., None] - shares) ** 2
+    terms = np.divide(gap, shares, out=np.zeros(gap.shape), where=shares > 0)
+    distance = np.sqrt(terms.sum(axis=-1))
     drawn = PRIOR_EVENTS / (total + PRIOR_EVENTS)
     radius: Float64 = tolerance + error + drawn * distance
     return radius

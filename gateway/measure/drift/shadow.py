@@ -23,8 +23,10 @@ from gateway.errors import CorruptDataError
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.detector import Bank
 from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.hours import references
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, unpack_json
+from gateway.tables import UInt32
 
 # Arrival time for which a superseded baseline goes on judging. Source: drift.md section 5.
 SHADOW_S: Final = 7 * 86_400
@@ -47,8 +49,10 @@ class Shadow:
     baseline: Baseline
     until_ns: int
     slot: int  # its row of the bank
+    tolerance: float
     alarms: int = 0
     last_alarm_ns: int | None = None
+    hour: int | None = None  # of the week, of its newest tick where it has a season
 
 
 class Shadows:
@@ -79,7 +83,9 @@ class Shadows:
         self.bank.reserve(slot + 1)
         self.bank.arm(slot, baseline, rule.tolerance, log_bound, rule.accumulator)
         self.bank.clear(slot, now_ns)
-        self._of[number] = Shadow(baseline=baseline, until_ns=until_ns, slot=slot)
+        self._of[number] = Shadow(
+            baseline=baseline, until_ns=until_ns, slot=slot, tolerance=rule.tolerance
+        )
 
     def end(self, number: int) -> None:
         """Take the baseline of a stream out of the shadow if there is one; its memory is free."""
@@ -94,8 +100,8 @@ class Shadows:
         for number in [each for each, shadow in self._of.items() if shadow.until_ns <= now_ns]:
             self.end(number)
 
-    def step(self, numbers: Int64, counts: Int64, end_ns: Int64) -> None:
-        """Take one tick of the given streams.
+    def step(self, numbers: Int64, counts: Int64, end_ns: Int64, *, hour: int) -> None:
+        """Take one tick of the given streams, at an hour of the week.
 
         Shape: numbers and end_ns (k,), counts (k, grid width).
         """
@@ -103,15 +109,27 @@ class Shadows:
             shadow = self._of.get(number)
             if shadow is None or end_ns[place] > shadow.until_ns:
                 continue
+            if shadow.baseline.hours is not None:
+                self._refer(shadow, hour)
             one = slice(place, place + 1)
             coarse = shadow.baseline.coarse(counts[one])
-            # One by one: the last bit of a product of matrices depends on what else is in them,
-            # and which ticks are closed together depends on when somebody looks.
             for alarm in self.bank.step(np.array([shadow.slot]), coarse, end_ns[one]):
                 shadow.alarms += 1
                 shadow.last_alarm_ns = alarm.end_ns
                 if shadow.alarms == 1:
                     self._told.append((number, shadow.baseline.digest))
+
+    def _refer(self, shadow: Shadow, hour: int) -> None:
+        """Judge a baseline with a season against the hour of the tick to come; see `seasons`."""
+        if shadow.hour == hour:
+            return
+        row, tolerance = np.array([shadow.slot]), np.array([shadow.tolerance])
+        now = references([shadow.baseline], hour, tolerance)
+        self.bank.refer(row, now.shares, now.delta)
+        if shadow.hour is not None:
+            before = references([shadow.baseline], shadow.hour, tolerance)
+            self.bank.carry(row, before.shares)
+        shadow.hour = hour
 
     def maybe_of(self, number: int) -> Shadow | None:
         """Return the shadow of a stream, None when it has none."""
@@ -142,10 +160,12 @@ class Shadows:
                     shadow.baseline.phi,
                     shadow.baseline.unsteady,
                     shadow.baseline.digest,
+                    shadow.baseline.noise,
                 ],
                 "until_ns": shadow.until_ns,
                 "alarms": shadow.alarms,
                 "last_alarm_ns": shadow.last_alarm_ns,
+                "hour": shadow.hour,
             }
             for number, shadow in zip(numbers, found, strict=True)
         ]
@@ -161,6 +181,8 @@ class Shadows:
         """Go on with the saved evidence of a shadow that has begun again."""
         shadow = self._of[number]
         shadow.alarms, shadow.last_alarm_ns = saved.alarms, saved.last_alarm_ns
+        if saved.hour is not None:
+            self._refer(shadow, saved.hour)
         self.bank.restore(np.array([shadow.slot]), saved.evidence)
 
 
@@ -174,12 +196,17 @@ class Saved:
     until_ns: int
     alarms: int
     last_alarm_ns: int | None
+    hour: int | None
     evidence: State  # one row
 
-    def baseline(self, grid: Grid) -> Baseline:
-        """Make the baseline again. Raises: CorruptDataError when its counts are others."""
-        phi, unsteady, digest = self.described
-        baseline = thawed(grid, self.counts, phi, unsteady=unsteady)
+    def baseline(self, grid: Grid, hours: Mapping[str, UInt32]) -> Baseline:
+        """Make the baseline again; `hours` has those of baselines with a season, by digest.
+
+        Raises: CorruptDataError when its counts are others.
+        """
+        phi, unsteady, digest, noise = self.described
+        by_hour = hours.get(digest)
+        baseline = thawed(grid, self.counts, phi, unsteady=unsteady, noise=noise, hours=by_hour)
         if baseline.digest != digest:
             raise CorruptDataError(f"superseded baseline {digest} does not match its counts")
         return baseline
@@ -205,5 +232,6 @@ def saved(state: Mapping[str, Array]) -> Iterator[Saved]:
             until_ns=item["until_ns"],
             alarms=item["alarms"],
             last_alarm_ns=item["last_alarm_ns"],
+            hour=item["hour"],
             evidence={name: array[[index]] for name, array in bank.items()},
         )

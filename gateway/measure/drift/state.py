@@ -12,6 +12,7 @@ import numpy as np
 
 from gateway.batch import Json
 from gateway.errors import CorruptDataError
+from gateway.measure.drift import seasonstate
 from gateway.measure.drift.baseline import Baseline, thawed
 from gateway.measure.drift.collect import Collection
 from gateway.measure.drift.counting import INCLUSION_LANE
@@ -20,6 +21,7 @@ from gateway.measure.drift.inclusion import WEIGHTS
 from gateway.measure.drift.shadow import Superseded, saved
 from gateway.measure.drift.streams import Streams
 from gateway.measure.state import Array, Int64, State, pack_json, part, prefixed, union, unpack_json
+from gateway.tables import UInt32
 
 
 def save(streams: Streams) -> State:
@@ -64,20 +66,28 @@ def save(streams: Streams) -> State:
         "detectors": np.array([streams.budget.detectors], dtype=np.int64),
         **prefixed("bank", streams.bank.state(rows)),
         **prefixed("shadow", shadows),
+        **prefixed("seasons", seasonstate.save(streams.seasons, _held(streams))),
     }
+
+
+def _held(streams: Streams) -> list[Baseline]:
+    """List the baselines that are saved."""
+    beside = [baseline for _, baseline in streams.shadows.baselines()]
+    return [*streams.baselines.values(), *streams.candidates.values(), *beside]
 
 
 def _described(baseline: Baseline | None) -> Json:
     if baseline is None:
         return None
-    return [baseline.phi, baseline.unsteady, baseline.digest]
+    return [baseline.phi, baseline.unsteady, baseline.digest, baseline.noise]
 
 
 class _Reader:
     """Takes arrays off the front of the saved counts."""
 
-    def __init__(self, counts: Array) -> None:
+    def __init__(self, counts: Array, hours: Mapping[str, UInt32]) -> None:
         self._counts = counts
+        self._hours = hours
         self._at = 0
 
     def take(self, width: int) -> Int64:
@@ -94,8 +104,10 @@ class _Reader:
         counts = self.take(width)
         if grid is None:
             return None
-        phi, unsteady, digest = described
-        baseline = thawed(grid, counts, phi, unsteady=unsteady)
+        phi, unsteady, digest, *later = described
+        noise = later[0] if later else 0.0
+        hours = self._hours.get(digest)
+        baseline = thawed(grid, counts, phi, unsteady=unsteady, noise=noise, hours=hours)
         if baseline.digest != digest:
             raise CorruptDataError(f"baseline {digest} does not match its counts")
         return baseline
@@ -109,8 +121,11 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
     items = unpack_json(state["items"])
     _open_weights(streams, items)
     widths = _widths(items, len(state["counts"]))
-    reader = _Reader(state["counts"])
+    seasons = part("seasons", state)
+    reader = _Reader(state["counts"], seasonstate.hours(seasons))
+    rhythms = seasonstate.rhythms(seasons)
     bank = part("bank", state)
+    stale: set[int] = set()
     ours: list[int] = []
     theirs: list[int] = []
     for index, (item, width) in enumerate(zip(items, widths, strict=True)):
@@ -128,34 +143,60 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
         ours.append(number)
         theirs.append(index)
         streams.reset(number, total, open_tick)
+        rhythm = rhythms.get(index)
+        if streams.seasons.has(number):
+            # What was learned without a season cannot be judged or gone on with by the hour.
+            is_stale = baseline is not None and baseline.hours is None
+            stale |= {number} if is_stale else set()
+            baseline, candidate = (
+                None if each is None or each.hours is None else each
+                for each in (baseline, candidate)
+            )
+            collection = None if rhythm is None or is_stale else collection
+        elif rhythm is not None:
+            collection = None
         if baseline is not None:
             streams.arm(number, baseline)
         learns = streams.maybe_given(number) is None
         if candidate is not None and learns:
             streams.candidates[number] = candidate
-        if item["inherited"] and learns:
+        if item["inherited"] and learns and number not in stale:
             streams.inherited.add(number)
         streams.set_progress(number, item["opened"], item["seen"])
         if collection is not None and learns:
+            if rhythm is not None:
+                streams.seasons.rhythms[number] = rhythm
             streams.resume(number, collection, item["due"])
-        elif candidate is None and not (baseline and streams.is_large_enough(number, baseline)):
+        elif seasonstate.waits(seasons, index) and streams.seasons.has(number):
+            streams.seasons.waiting.add(number)
+        elif number not in stale and (
+            item["collection"] is not None  # what was collected in another way begins anew
+            or (candidate is None and not (baseline and streams.is_large_enough(number, baseline)))
+        ):
             streams.collect(number)
         if item.get("superseded"):
             digest, events, at_ns = item["superseded"]
             streams.superseded[number] = Superseded(digest=digest, events=events, at_ns=at_ns)
     rows = np.array(ours, dtype=np.int64)
     streams.bank.restore(rows, {name: array[theirs] for name, array in bank.items()})
+    streams.seasons.late_events = seasonstate.late_events(seasons)
     for number in range(len(streams.items)):
         from_file = streams.maybe_given(number)
         held = streams.baselines.get(number)
-        if number not in ours or (
-            from_file is not None and (held is None or held.digest != from_file.digest)
+        if (
+            number in stale
+            or number not in ours
+            or (from_file is not None and (held is None or held.digest != from_file.digest))
         ):
             streams.begin(number)
-    _load_shadows(streams, part("shadow", state))
+    # After a change of contracts there may be room.
+    streams.collect_waiting()
+    _load_shadows(streams, part("shadow", state), seasonstate.hours(seasons))
 
 
-def _load_shadows(streams: Streams, state: Mapping[str, Array]) -> None:
+def _load_shadows(
+    streams: Streams, state: Mapping[str, Array], hours: Mapping[str, UInt32]
+) -> None:
     """Put the shadows back of streams that learn and still mean the same."""
     for each in saved(state):
         model, version, signal, grid_name = each.key
@@ -163,7 +204,8 @@ def _load_shadows(streams: Streams, state: Mapping[str, Array]) -> None:
         if number is None or streams.grid(number).name != grid_name:
             continue
         if number in streams.baselines and streams.maybe_given(number) is None:
-            streams.shade(number, each.baseline(streams.grid(number)), each.until_ns)
+            baseline = each.baseline(streams.grid(number), hours)
+            streams.shade(number, baseline, each.until_ns)
             streams.shadows.resume(number, each)
 
 
@@ -252,13 +294,14 @@ def merge(first: Mapping[str, Array], second: Mapping[str, Array]) -> State:
             [max(int(each.get("detectors", [0])[0]) for each in (first, second))], dtype=np.int64
         ),
         **prefixed("bank", bank),
+        **prefixed("seasons", seasonstate.merge(part("seasons", first), part("seasons", second))),
     }
 
 
 def _totals(state: Mapping[str, Array]) -> dict[str, tuple[Json, Int64, Int64]]:
     """Return each stream's description, its counts, and its baseline's counts if there are any."""
     items = unpack_json(state["items"])
-    reader = _Reader(state["counts"])
+    reader = _Reader(state["counts"], {})
     found = {}
     for item, width in zip(items, _widths(items, len(state["counts"])), strict=True):
         arrays = [reader.take(width) for _ in range(_arrays_of(item))]

@@ -19,6 +19,9 @@ first event on and collects nothing, so that live data never changes it.
 
 Where a baseline, learned or given, is too small for the tolerance, its stream has an index and an
 interval, and never alarms. One that learned such a baseline collects a candidate at once.
+
+Where a contract has a season, a stream learns a week by the hour and is judged against the hour of
+each tick; see `seasons`.
 """
 
 import math
@@ -36,7 +39,9 @@ from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.fleet import PATIENCE_S, Budget
 from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.hours import alarms_by_hour, freeze_hours
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane
+from gateway.measure.drift.seasons import ON_TIME, Against, Seasons
 from gateway.measure.drift.shadow import Shadows, Superseded
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64
@@ -80,6 +85,7 @@ class Streams:
         self.shadows = Shadows()
         self.budget = Budget(settings.false_alarms)
         self.bank = Bank(max(1, round(PATIENCE_S / settings.drift_tick_s)))
+        self.seasons = Seasons(plan, settings)
         self.tick = 0
         hold = TICK_HELD_S_MAX / settings.drift_tick_s
         self._hold_ticks = max(1, round(hold))
@@ -109,6 +115,7 @@ class Streams:
     def _open(self, stream: Stream, *, learn: bool) -> None:
         number = len(self.items)
         self.items.append(stream)
+        self.seasons.append(stream.contract)
         self._of_key[stream.key] = number
         self._of_series.setdefault(stream.series, []).append(number)
         self.bank.reserve(number + 1)
@@ -154,9 +161,23 @@ class Streams:
                     return baseline
         return None
 
-    def add(self, batch: Batch, rows: Int64 | None, series: Int64) -> list[Int64]:
-        """Count the signals of inferences. Returns the bins of each reader, (rows,) each."""
-        return self._counting.count(batch, rows, series)
+    def add(
+        self, batch: Batch, rows: Int64 | None, series: Int64, late_ns: Int64 | None = None
+    ) -> list[Int64]:
+        """Count the signals of inferences. Returns the bins of each reader, (rows,) each.
+
+        `late_ns` are the event times of those that are not to be judged, ON_TIME for the others.
+        """
+        bins = self._counting.bins(batch, rows)
+        if late_ns is None:
+            self._counting.count(series, bins)
+            return bins
+        on_time = late_ns == ON_TIME
+        self._counting.count(series[on_time], [each[on_time] for each in bins])
+        late, at_ns = [each[~on_time] for each in bins], late_ns[~on_time]
+        for lane, row, found in self._counting.count_late(series[~on_time], late):
+            self._show_late(lane, row, found, at_ns)
+        return bins
 
     def maybe_weigh(
         self, said: Upstream, rows: Int64 | None, contract: Int64, series: Int64
@@ -168,6 +189,17 @@ class Streams:
         for found in self._counting.newly_sampled(said, rows, contract):
             self._open_weights(found, learn=True)
         return self._counting.maybe_weigh(said, rows, series)
+
+    def _show_late(self, lane: Lane, rows: Int64, bins: Int64, at_ns: Int64) -> None:
+        """Let late events, which are counted, into the index, and into no collection."""
+        for row in np.unique(rows[rows >= 0]).tolist():
+            number, mine = lane.stream[row], rows == row
+            if number in self.collections:
+                came = np.bincount(bins[mine], minlength=lane.grid.width)
+                self.collections[number].last = self.collections[number].last + came
+            self.seasons.show_late(
+                self.bank, number, self.baselines, bins=bins[mine], at_ns=at_ns[mine]
+            )
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""
@@ -188,6 +220,22 @@ class Streams:
         lane.freeze(row, baseline.group)
         self.budget.tell("streams", len(self.baselines))
         self.bank.share(self.budget.sharing)
+        self.seasons.arm(self.bank, number, self.baselines, self.tick)
+
+    def against(self, number: int, since_ns: int | None = None) -> Against:
+        """Return what the index of a stream with a baseline is held against.
+
+        With a season that is the hour of its newest tick, or all hours since a time.
+        """
+        baseline = self.baselines[number]
+        if number in self.seasons.judged:
+            return self.seasons.against(self.bank, number, self.baselines, since_ns)
+        return Against(
+            shares=baseline.shares,
+            events=baseline.events / baseline.phi,
+            delta=float(self.bank.delta[number]),
+            benign=self.tolerance(number),
+        )
 
     def log_bound(self, number: int) -> float:
         """Return log A: A is the ticks in which the contract allows one false alarm."""
@@ -199,9 +247,12 @@ class Streams:
         if number in self.collections or self.maybe_given(number) is not None:
             return
         lane, row = self._lane_row(number)
+        is_seasonal = self.seasons.has(number)
+        if is_seasonal and not self.seasons.begin(number, lane.grid):
+            return
         self.collections[number] = Collection.begin(lane.counts(row))
         lane.seen[row] = 0
-        lane.due[row] = self._block_events
+        lane.due[row] = NOT_COLLECTING if is_seasonal else self._block_events
         lane.collecting += 1
 
     @property
@@ -210,7 +261,7 @@ class Streams:
 
     def learn(self) -> list[int]:
         """Close blocks and freeze what has enough events. Returns streams with a new baseline."""
-        frozen: list[int] = []
+        frozen = self._learn_hours() if self.seasons.rhythms else []
         for lane in self.lanes:
             if not lane.collecting:
                 continue
@@ -266,6 +317,36 @@ class Streams:
             lane.seen[row] = 0
             lane.due[row] = self._block_events
             return
+        self._take(number, baseline)
+
+    def _learn_hours(self) -> list[int]:
+        """Freeze what has a whole week. Returns streams with a new baseline."""
+        frozen: list[int] = []
+        for number in self.seasons.whole(self.tick, lambda each: self.grid(each).missing):
+            lane, row = self._lane_row(number)
+            table, refusals = self.seasons.rhythms[number].table, self.collections[number].refusals
+            self.seasons.end(number)
+            bound = self.log_bound(number)
+            unsteady = alarms_by_hour(lane.grid, table, self.tolerance(number), bound)
+            if unsteady and refusals < REFUSALS_MAX:
+                self.collections[number] = Collection.begin(lane.counts(row), refusals + 1)
+                self.seasons.begin(number, lane.grid)
+                lane.seen[row] = 0
+                continue
+            self._take(number, freeze_hours(lane.grid, table, unsteady=unsteady))
+            frozen.append(number)
+        if frozen:
+            self.collect_waiting()
+        return frozen
+
+    def collect_waiting(self) -> None:
+        """Begin to collect what waits for room, as far as there is any."""
+        for number in sorted(self.seasons.waiting):
+            self.collect(number)
+
+    def _take(self, number: int, baseline: Baseline) -> None:
+        """End a collection with what it came to."""
+        lane, row = self._lane_row(number)
         del self.collections[number]
         lane.due[row] = NOT_COLLECTING
         lane.collecting -= 1
@@ -280,6 +361,8 @@ class Streams:
             lane, row = self._lane_row(number)
             lane.seen[row], lane.due[row] = 0, NOT_COLLECTING
             lane.collecting -= 1
+        self.seasons.end(number)
+        self.collect_waiting()
 
     def shade(self, number: int, baseline: Baseline, until_ns: int) -> None:
         """Let a superseded baseline of a stream go on judging, without evidence so far."""
@@ -302,7 +385,10 @@ class Streams:
         alarms: list[Alarm] = []
         for lane in self.lanes:
             alarms += self._close(lane, tick)
-        self.tick = tick
+        before, self.tick = self.tick, tick
+        if self.seasons.exist:
+            self.seasons.close(before, tick, self.collections, self.counts)
+            self.seasons.turn(self.bank, before, tick, self.baselines)
         self.shadows.expire(tick * self._settings.drift_tick_ns)
         return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
 
@@ -313,6 +399,11 @@ class Streams:
         count = len(lane.stream)
         events = lane.open[:count].sum(axis=1)
         held_until = lane.opened[:count] + self._hold_ticks
+        if self.seasons.exist:
+            is_seasonal = self.seasons.mask(lane.stream)
+            held_until[is_seasonal] = np.minimum(
+                held_until[is_seasonal], self.seasons.hour_end(self.tick)
+            )
         full = events >= TICK_EVENTS_MIN
         due = np.flatnonzero(full | ((events > 0) & (held_until <= tick)))
         judged = due[lane.is_frozen[due]]
@@ -322,9 +413,12 @@ class Streams:
             end = np.where(full[judged], self.tick + 1, held_until[judged])
             numbers = np.array(lane.stream, dtype=np.int64)[judged]
             end_ns = end * self._settings.drift_tick_ns
+            if self.seasons.judged:
+                self.seasons.carry(self.bank, numbers, self.baselines, self.tick)
             alarms = self.bank.step(numbers, lane.coarse(judged), end_ns)
             if self.shadows:
-                self.shadows.step(numbers, lane.open[judged], end_ns)
+                hour = self.seasons.hour(self.tick)
+                self.shadows.step(numbers, lane.open[judged], end_ns, hour=hour)
         lane.fold(due, tick)
         lane.opened[:count][events == 0] = tick
         return alarms

@@ -267,6 +267,7 @@ MEASURE = MeasureSnapshot(
             tolerance=0.1,
             psi=0.4,
             log_evidence=12.0,
+            relative_drift_index=7.5,
             bins=("low", "high"),
             expected=(0.5, 0.5),
             current=(0.9, 0.1),

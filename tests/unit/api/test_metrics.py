@@ -74,6 +74,8 @@ def test_values_come_from_the_snapshots() -> None:
     assert values["weir_slo_objective_ratio", slo[:2]] == 0.999
     assert ("weir_slo_burn_rate", (*slo[:2], ("window", "6h"))) not in values
     assert values["weir_drift_psi", (model[0], ("signal", "brightness"), model[1])] == 0.4
+    signal = (model[0], ("signal", "brightness"), model[1])
+    assert values["weir_drift_relative_index", signal] == 7.5
     assert ("weir_drift_psi", (model[0], ("signal", "class"), model[1])) not in values
     shadow = "weir_drift_shadow_alarms_total"
     assert values[shadow, (model[0], ("signal", "brightness"), model[1])] == 3

@@ -55,6 +55,7 @@ async def test_slo_drift_devices_and_baselines(client: Client) -> None:
     assert [item["psi"] for item in drift] == [0.4, None]
     split = {"class": 0.1, "confidence_given_class": 0.3}
     assert [item["attribution"] for item in drift] == [split, {}]
+    assert [item["relative_drift_index"] for item in drift] == [7.5, None]
     devices = (await _json(client, "/api/v1/devices"))["items"]
     assert [item["device"] for item in devices] == ["cam-2", "cam-1", "cam-0"]
     assert (await _json(client, "/api/v1/baselines"))["items"][0]["state"] == "learning"

@@ -1,5 +1,7 @@
 """Baselines: coarse bins, overdispersion, what is unusual."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,11 +16,14 @@ from gateway.measure.drift.baseline import (
     SPARE,
     UNUSUAL,
     Baseline,
+    block_noise,
     freeze,
     overdispersion,
     thawed,
 )
 from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
+from gateway.measure.drift.indices import jeffreys, psi
+from gateway.measure.explain import drift_numbers
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 
@@ -162,3 +167,47 @@ def test_coarse_counts_keep_every_event() -> None:
     baseline = healthy()
     rows = np.random.default_rng(3).integers(0, 9, (3, 2, SCORE.width))
     assert np.array_equal(baseline.coarse(rows).sum(axis=-1), rows.sum(axis=-1))
+
+
+@pytest.mark.parametrize("frames", [1, 10])
+def test_noise_is_the_quantile_of_the_debiased_index_of_blocks(frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [counted(part.repeat(frames)) for part in rng.beta(8, 2, (20, 100))]
+    baseline = freeze(SCORE, np.sum(parts, axis=0), parts)
+    by_hand = []
+    for part in parts:
+        q = jeffreys(baseline.coarse(part)[: baseline.bins])
+        k = baseline.phi * (1 / part.sum() - 1 / baseline.events)
+        by_hand.append(psi(q, baseline.shares) - (baseline.bins - 1) * k)
+    assert baseline.noise == pytest.approx(max(0.0, np.quantile(by_hand, 0.95)), rel=1e-9)
+    assert baseline.noise == block_noise(baseline, parts)
+    # What is shown does not change what a baseline is.
+    again = thawed(SCORE, baseline.counts, baseline.phi)
+    assert (again.digest, again.noise) == (baseline.digest, 0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_the_relative_index_is_debiased_psi_over_noise(noise: float) -> None:
+    baseline = replace(healthy(), noise=noise)
+    counts = baseline.shares * 2_000 * np.linspace(0.4, 1.6, baseline.bins)
+    found = drift_numbers(counts, 2_000, baseline, baseline.shares)
+    k = baseline.phi / baseline.events + 1 / 2_000
+    freedom = baseline.bins - 1
+    ceiling = k * (stats.chi2.isf(0.01, freedom) - freedom)
+    assert 0 < ceiling < 0.05
+    assert found["relative_drift_index"] == pytest.approx(
+        found["psi_debiased"] / max(ceiling, noise)
+    )
+    calm = drift_numbers(baseline.shares * 2_000, 2_000, baseline, baseline.shares)
+    assert calm["psi_debiased"] < 0
+    assert calm["relative_drift_index"] == 0
+
+
+def test_hours_are_part_of_what_is_frozen() -> None:
+    baseline = healthy()
+    hours = np.zeros((168, baseline.bins), dtype=np.uint32)
+    other = thawed(SCORE, baseline.counts, baseline.phi, hours=hours)
+    assert other.digest != baseline.digest
+    changed = hours.copy()
+    changed[5, 1] = 1
+    assert thawed(SCORE, baseline.counts, baseline.phi, hours=changed).digest != other.digest

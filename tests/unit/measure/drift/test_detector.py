@@ -348,6 +348,31 @@ def test_a_reference_of_the_hour_is_judged_against() -> None:
         assert bool(run(bank, baseline, ticks)) is not is_told
 
 
+def test_what_is_recent_is_carried_to_other_shares(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    baseline, bank, row = learned(size=40_000), Bank(), np.zeros(1, dtype=np.int64)
+    bank.reserve(1)
+    bank.arm(0, baseline, 0.1, LOG_A)
+    seen = np.zeros((1, COARSE_BINS_MAX), dtype=np.int64)
+    seen[0, : baseline.bins] = rng.multinomial(100_000, baseline.shares)
+    bank.step(row, seen, row)
+    log_m, before = bank.log_m.copy(), bank.window(row)[0][0, : baseline.bins]
+    moved = baseline.shares * np.linspace(0.2, 3, baseline.bins)
+    moved /= moved.sum()
+    bank.refer(row, moved[None], np.array([0.1]))
+    bank.carry(row, baseline.shares[None])
+    after = bank.window(row)[0][0, : baseline.bins]
+    ratio = (after / after.sum() / moved) / (before / before.sum() / baseline.shares)
+    # The same times as often as expected, up to one factor for all.
+    assert ratio == pytest.approx(np.full(baseline.bins, ratio[0]), rel=1e-5)
+    assert after.sum() == pytest.approx(100_000, rel=1e-5)
+    assert np.array_equal(bank.log_m, log_m)
+    bank.show(0, seen[0].astype(np.float64))
+    shown = bank.window(row)[0][0, : baseline.bins]
+    assert shown - after == pytest.approx(seen[0, : baseline.bins], abs=0.1)
+    assert np.array_equal(bank.log_m, log_m)
+
+
 def test_a_reference_that_changed_half_way_alarms_by_itself() -> None:
     rng = np.random.default_rng(2)
     steady = scores(rng, 8, 2, 8, 500)

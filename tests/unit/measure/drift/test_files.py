@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contract.schema import Role, SignalType
+from gateway.contract.schema import DriftRule, Role, Season, SignalType
 from gateway.contract.schema import Signal as ContractSignal
 from gateway.errors import InvalidConfigError
-from gateway.measure.drift.baseline import freeze
-from gateway.measure.drift.files import Reference, References, misfits, read, write
+from gateway.measure.drift.baseline import block_noise, freeze
+from gateway.measure.drift.files import Calibration, Reference, References, misfits, read, write
 from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
+from gateway.measure.drift.hours import empty_table, freeze_hours
 from tests.unit.measure.build import VALUES, contract, signals
 
 SCORE = Grid(kind=GridKind.LOGIT)
@@ -82,9 +84,72 @@ def test_what_is_written_is_read(
     assert write(found) == text
 
 
+def hourly(seed: int = 3, events: int = 8_000) -> Reference:
+    """A confidence with hours, of which some are empty, and with a calibration."""
+    rng = np.random.default_rng(seed)
+    table = empty_table(SCORE)
+    bins = bins_of_numbers(SCORE, rng.beta(8, 2, events), np.zeros(events, dtype=np.bool_))
+    np.add.at(table, (rng.integers(0, 100, events), rng.integers(0, 2, events), bins), 1)
+    blocks = [np.bincount(each, minlength=SCORE.width) for each in np.split(bins, 8)]
+    counts = np.sum(blocks, axis=0)
+    labelled = rng.binomial(counts, 0.3)
+    return Reference(
+        version="1.0",
+        signal="confidence",
+        type=SignalType.DOUBLE,
+        window_ns=(1_000, 2_000),
+        blocks=np.array(blocks),
+        baseline=freeze_hours(SCORE, table),
+        calibration=Calibration(labelled=labelled, correct=rng.binomial(labelled, 0.8)),
+    )
+
+
+@given(st.integers(0, 1 << 32))
+def test_hours_noise_and_calibration_are_read_as_they_were_written(seed: int) -> None:
+    made = hourly(seed, 800)
+    text = write(References(model="damage-net", creator="test", items=(made,)))
+    (found,) = read(text.encode(), "b.json").items
+    assert found.calibration is not None
+    assert made.calibration is not None
+    assert np.array_equal(found.calibration.labelled, made.calibration.labelled)
+    assert np.array_equal(found.calibration.correct, made.calibration.correct)
+    assert found.baseline.hours is not None
+    assert made.baseline.hours is not None
+    assert found.baseline.hours.dtype == np.uint32
+    assert np.array_equal(found.baseline.hours, made.baseline.hours)
+    assert found.baseline.noise == made.baseline.noise
+    assert found.baseline.digest == made.baseline.digest
+    assert write(References(model="damage-net", creator="test", items=(found,))) == text
+
+
+# What the first format wrote; only ever added to.
+FORMAT_1 = (
+    '{"baseline": 1, "creator": "weir 0.1.0", "model": "damage-net", "sha256": '
+    '"bda042a869960d254c25b8894a2fc7e090f409b0c42a569862bd54d22e44172f",\n "references": [\n  '
+    '{"blocks":[[30,20,1,0],[28,22,0,0],[33,17,0,1],[29,21,0,0]],"counts":[120,80,1,1],"digest":'
+    '"31037777c821ce947700984da730b9a89a09171d4b3adc461b43362799f05ebd","events":202,"grid":'
+    '{"high":1.0,"kind":"classes","low":0.0,"values":["false","true"],"version":1},"phi":1.0,'
+    '"signal":"flash","type":"bool","version":"1.0","window_ns":[1000,2000]}\n]}\n'
+)
+
+
+def test_a_file_of_the_first_format_is_read() -> None:
+    (found,) = read(FORMAT_1.encode(), "b.json").items
+    assert found.baseline.counts.tolist() == [120, 80, 1, 1]
+    assert found.window_ns == (1_000, 2_000)
+    assert (found.calibration, found.baseline.hours) == (None, None)
+    assert found.baseline.noise == block_noise(found.baseline, list(found.blocks))
+    with pytest.raises(InvalidConfigError, match="changed after it was built"):
+        read(FORMAT_1.replace("[120,", "[121,").encode(), "b.json")
+
+
 def sealed(change: Callable[[dict[str, Any]], object]) -> bytes:
     """A file that was changed by somebody who knows how to seal it."""
-    data = json.loads(write(healthy()))
+    return resealed(healthy(), change)
+
+
+def resealed(references: References, change: Callable[[dict[str, Any]], object]) -> bytes:
+    data = json.loads(write(references))
     change(data)
     data.pop("sha256", None)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
@@ -107,7 +172,9 @@ def twice(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data.update(baseline=2), "no baseline of format 1"),
+        (lambda data: data.update(baseline=3), "no baseline of format 2 or before"),
+        (lambda data: data.update(baseline=True), "no baseline of format 2 or before"),
+        (lambda data: data.update(baseline=1), "noise: Extra inputs"),
         (lambda data: data.pop("model"), "model: Field required"),
         (lambda data: data.update(extra=1), "extra: Extra inputs"),
         (lambda data: data.update(references=[]), "references: List should have at least 1"),
@@ -141,6 +208,66 @@ def test_what_does_not_fit_together_is_refused_even_when_sealed(change: Any, sai
     assert said in str(caught.value)
     assert "weir baseline build" in str(caught.value)
     assert caught.value.findings[0].file == "b.json"
+
+
+def in_hour(hour: int, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["references"][0]["hours"].__setitem__(hour, value)
+
+
+def in_calibration(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["references"][0]["calibration"].update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (in_item("noise", -0.1), "noise: Input should be greater"),
+        (in_item("noise", "0"), "noise: Input should be a valid number"),
+        (lambda data: data["references"][0].pop("noise"), "noise: Field required"),
+        (lambda data: data["references"][0]["hours"].pop(), "hours: List should have at least"),
+        (in_item("hours", [[]] * 168), "or all are empty"),
+        (in_item("hours", None), "digest is not that of its counts"),
+        (in_hour(0, [1, 2]), "an hour is not as long as its"),
+        (in_hour(0, [0] * 25), "hours.0: List should have at most 24"),
+        (in_hour(0, [1 << 32]), "hours.0.0: Input should be less"),
+        (in_hour(0, []), "hours do not add up to counts"),
+        (in_hour(167, [0] * 21), "is not written as an empty list"),
+        (in_item("calibration", {}), "calibration.labelled: Field required"),
+        (in_calibration("more", 1), "calibration.more: Extra inputs"),
+        (in_calibration("correct", [0]), "calibration is not as long as the grid, which has 130"),
+        (in_calibration("labelled", [0] * 130), "more correct than labelled"),
+        (in_calibration("labelled", [8_001] * 130), "more labelled predictions than there are"),
+    ],
+)
+def test_hours_and_calibrations_that_do_not_fit_are_refused(change: Any, said: str) -> None:
+    references = References(model="damage-net", creator="t", items=(hourly(),))
+    assert read(resealed(references, lambda _: None), "b.json").items
+    with pytest.raises(InvalidConfigError) as caught:
+        read(resealed(references, change), "b.json")
+    assert said in str(caught.value)
+
+
+def test_only_a_confidence_has_a_calibration() -> None:
+    blocks = np.full((4, 4), 30)
+    item = reference(SignalType.BOOL, KINDS[SignalType.BOOL], blocks, signal="flash")
+    zeros = np.zeros(4, dtype=np.int64)
+    item = replace(item, calibration=Calibration(labelled=zeros, correct=zeros))
+    text = write(References(model="damage-net", creator="t", items=(item,)))
+    with pytest.raises(InvalidConfigError, match="only a confidence has a calibration"):
+        read(text.encode(), "b.json")
+
+
+def test_a_season_asks_for_hours() -> None:
+    wanted = contract(drift=DriftRule(season=Season.HOUR_OF_WEEK))
+    (finding,) = misfits(healthy(), wanted, "b.json")
+    assert finding.message == (
+        "confidence of 1.0 has no hours of the week, which drift.season asks for"
+    )
+    assert "--time" in finding.instead
+    seen = References(model="damage-net", creator="t", items=(hourly(),))
+    assert misfits(seen, wanted, "b.json") == []
+    # Hours do no harm where no season is asked for.
+    assert misfits(seen, contract(), "b.json") == []
 
 
 @pytest.mark.parametrize(

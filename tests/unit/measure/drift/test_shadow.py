@@ -41,7 +41,7 @@ def begin(shadows: Shadows, number: int, baseline: Baseline, until_ns: int = SHA
 
 
 def step(shadows: Shadows, number: int, counts: Int64, end_ns: int) -> None:
-    shadows.step(np.array([number]), counts[None, :], np.array([end_ns]))
+    shadows.step(np.array([number]), counts[None, :], np.array([end_ns]), hour=0)
 
 
 def evidence(shadows: Shadows, number: int) -> float:
@@ -72,7 +72,7 @@ def test_every_shadow_is_a_detector_of_its_own(seed: int) -> None:
         numbers = np.flatnonzero(rng.random(6) < 0.7)
         counts = np.array([scores(rng, 60) for _ in numbers]).reshape(len(numbers), SCORE.width)
         end_ns = np.full(len(numbers), tick * TICK_NS)
-        shadows.step(numbers, counts, end_ns)
+        shadows.step(numbers, counts, end_ns, hour=0)
         for place, each in enumerate(numbers.tolist()):
             if each in alone:
                 baseline, bank = alone[each]
@@ -175,7 +175,7 @@ def test_a_state_gives_the_same_shadows() -> None:
     state = shadows.state(KEYS)
     for each in saved(state):
         number = list(KEYS.values()).index(each.key)
-        begin(again, number, each.baseline(SCORE), each.until_ns)
+        begin(again, number, each.baseline(SCORE, {}), each.until_ns)
         again.resume(number, each)
     other = again.state(KEYS)
     assert state.keys() == other.keys()
@@ -192,10 +192,10 @@ def test_a_damaged_state_is_refused() -> None:
     damaged[40] += 1
     first = next(saved({**state, "counts": damaged}))
     with pytest.raises(CorruptDataError, match="does not match its counts"):
-        first.baseline(SCORE)
+        first.baseline(SCORE, {})
     whole = next(saved(state))
-    other = dataclasses.replace(whole, described=[1.5, False, whole.described[2]])
+    other = dataclasses.replace(whole, described=[1.5, False, whole.described[2], 0.0])
     with pytest.raises(CorruptDataError, match="does not match its counts"):
-        other.baseline(SCORE)
+        other.baseline(SCORE, {})
     with pytest.raises(CorruptDataError):
         list(saved({**state, "items": pack_json(0)[:0]}))
