@@ -25,6 +25,7 @@ from gateway.api.declared import (
     RolloutPage,
     RolloutStatus,
 )
+from gateway.api.drifts import BaselineState
 from gateway.api.forms import (
     LABELS_MAX,
     OUTCOMES_MAX,
@@ -36,7 +37,6 @@ from gateway.api.forms import (
     RolloutBody,
     RolloutEndBody,
 )
-from gateway.api.sources import BaselineState
 from gateway.api.state import page
 from gateway.api.views import respond
 from gateway.batch import Json

@@ -11,15 +11,12 @@ from dataclasses import dataclass, fields, is_dataclass
 
 from aiohttp import web
 
+from gateway.api.drifts import BaselineState, DriftBudget, DriftReport, DriftState
 from gateway.api.operations import AccuracyState, BandwidthState, CostState, DeviceState
 from gateway.api.sources import (
     AnomalyView,
-    BaselineState,
     Check,
     DiveState,
-    DriftBudget,
-    DriftReport,
-    DriftState,
     Quantiles,
     SloState,
     Weights,

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gateway.api.drifts import BaselineState
 from gateway.api.measurements import measured as samples_of
-from gateway.api.sources import BaselineState, Weights
+from gateway.api.sources import (
+    Weights,
+)
 from gateway.contract.schema import DriftRule
 from gateway.measure import FalseAlarms, Measure, MeasureSettings
 from gateway.measured import measured

@@ -42,9 +42,14 @@ from gateway.measure.drift.bets import (
     fees,
     name_of,
     ordered_bets,
-    smoothing,
 )
 from gateway.measure.drift.fleet import fleet_log_bound
+from gateway.measure.drift.learned import (
+    adaptive_values,
+    expected_change,
+    plug_in,
+    smooth_plug_in,
+)
 from gateway.measure.drift.recent import BLOCKS, Recent
 from gateway.measure.state import Array, Int64, State, grown
 from gateway.tables import Bool, Float64
@@ -53,13 +58,10 @@ HALF_LIVES_TICKS: Final = (4.0, 32.0, 256.0)
 HALF_LIVES: Final = len(HALF_LIVES_TICKS)
 # Each half-life is bet on twice: bin by bin, and on the smooth part of the change.
 ADAPTIVE: Final = 2 * HALF_LIVES
-PRIOR_EVENTS: Final = 200.0
 COMPONENTS: Final = BETS + ADAPTIVE
 INDEX_WINDOW: Final = 1  # the EWMA that is shown is the one with a half-life of 32 ticks
 CHUNK_STREAMS: Final = 384
 PATIENCE_TICKS: Final = 259_200  # 30 days of 10 s
-# A smooth bet never expects a bin to lose more than this share of its reference.
-SMOOTH_FACTOR_MIN: Final = 0.1
 AGE_MAX: Final = (1 << 16) - 1
 # What single precision may do to one event's log value in an adaptive bet, at most; it is paid for.
 ROUNDING: Final = 2e-6
@@ -96,52 +98,6 @@ def accumulate(log_value: Float64, log_m: Float64, starts: Bool | bool = True) -
 def accumulate_cusum(log_value: Float64, log_m: Float64, starts: Bool | bool = True) -> Float64:
     """Take one CUSUM e-detector step, M becomes L max(1, M), in logs; never above the other."""
     return log_value + np.maximum(np.where(starts, 0.0, LOG_LEAST), log_m)
-
-
-def expected_change(ewma: Floats, shares: Floats) -> Floats:
-    """Return q - p, where q are the shares of past counts drawn towards the reference.
-
-    Shape: ewma (rows, half-lives, places), shares (rows, places); returns as ewma.
-    """
-    total = ewma.sum(axis=2, keepdims=True)
-    change: Floats = (ewma - total * shares[:, None, :]) / (total + ewma.dtype.type(PRIOR_EVENTS))
-    return change
-
-
-def plug_in(change: Floats, shares: Floats) -> Floats:
-    """Return the bets q / p - 1, bin by bin. Shape: as change."""
-    inverse = np.divide(1, shares, out=np.zeros_like(shares), where=shares > 0)
-    bets: Floats = change * inverse[:, None, :]
-    return bets
-
-
-def smooth_plug_in(change: Floats, shares: Floats) -> Floats:
-    """Return the bets on the smooth part of a change, of mean 0. Shape: as change."""
-    factors = 1 + change @ smoothing().astype(change.dtype)
-    np.maximum(factors, SMOOTH_FACTOR_MIN, out=factors)
-    factors /= np.matmul(factors, shares[:, :, None])
-    factors -= 1
-    return factors
-
-
-def adaptive_values(
-    counts: Floats, bets: Floats, shares: Floats, delta: Float64, phi: Float64
-) -> tuple[Float64, Bool]:
-    """Return the log values of bets 1 + kappa r learned from past counts, and which bet at all.
-
-    Where the past lies inside the ball kappa is 0: nothing is bet, and the value is 1.
-    Shape: counts and shares (rows, places), bets (rows, k, places), delta and phi (rows,).
-    """
-    chi = np.sqrt(np.matmul(bets * bets, shares[:, :, None])[:, :, 0].astype(np.float64))
-    # This share of the way to q maximises growth, (chi - delta)**2 / 2 nats for each event.
-    safe = np.where(chi > 0, chi, 1.0)
-    kappa = np.where(chi > 0, np.clip(1 - delta[:, None] / safe, 0.0, 1.0), 0.0)
-    gain = bets * kappa.astype(bets.dtype)[:, :, None]
-    gain += 1
-    np.log(gain, out=gain)
-    won = np.matmul(gain, counts[:, :, None])[:, :, 0].astype(np.float64)
-    paid = counts.sum(axis=1, dtype=np.float64)[:, None] * np.log1p(delta[:, None] * kappa * chi)
-    return (won - paid) / phi[:, None], kappa > 0
 
 
 def rounded_down(values: Float64) -> Float32:

@@ -142,7 +142,8 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             continue
         ours.append(number)
         theirs.append(index)
-        streams.reset(number, total, open_tick)
+        progress = {"opened": item["opened"], "seen": item["seen"]}
+        streams.reset(number, total, open_tick, **progress)
         rhythm = rhythms.get(index)
         if streams.seasons.has(number):
             # What was learned without a season cannot be judged or gone on with by the hour.
@@ -162,7 +163,6 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
             streams.candidates[number] = candidate
         if item["inherited"] and learns and number not in stale:
             streams.inherited.add(number)
-        streams.set_progress(number, item["opened"], item["seen"])
         if collection is not None and learns:
             if rhythm is not None:
                 streams.seasons.rhythms[number] = rhythm

@@ -4,9 +4,8 @@ Law: a stream is (series, signal); the confidence of one class alone counts as a
 counts are exact and never reset. Its life: it collects its first observations, is frozen, and from
 then on is judged tick by tick. It collects at least `baseline_events`, and goes on until the
 baseline is large enough for the contract's tolerance, or until PATIENCE_BASELINES times as many are
-there, so that it never waits for ever. A tick is
-`drift_tick_s` of arrival time, held open until it has 20 events or five minutes have passed; which
-batch or idle step closes it does not change what is in it.
+there, so that it never waits for ever. A tick is `drift_tick_s` of arrival time, held open until it
+has 20 events or five minutes have passed; which batch or idle step closes it changes nothing in it.
 
 A new version of a model is judged against the baseline of the version before it, if that one is
 frozen: in a rollout the question is whether the new version behaves like the one it replaces, and
@@ -87,8 +86,7 @@ class Streams:
         self.bank = Bank(max(1, round(PATIENCE_S / settings.drift_tick_s)))
         self.seasons = Seasons(plan, settings)
         self.tick = 0
-        hold = TICK_HELD_S_MAX / settings.drift_tick_s
-        self._hold_ticks = max(1, round(hold))
+        self._hold_ticks = max(1, round(TICK_HELD_S_MAX / settings.drift_tick_s))
 
     def open_series(
         self, series: int, contract: int, model: str, version: str, *, learn: bool = True
@@ -108,8 +106,7 @@ class Streams:
             self._open_weights(series, learn=False)
 
     def _open_weights(self, series: int, *, learn: bool) -> None:
-        number = len(self.items)
-        stream = self._counting.open_weights(series, number=number, tick=self.tick)
+        stream = self._counting.open_weights(series, number=len(self.items), tick=self.tick)
         self._open(stream, learn=learn)
 
     def _open(self, stream: Stream, *, learn: bool) -> None:
@@ -305,9 +302,8 @@ class Streams:
 
     def _finish(self, number: int, collection: Collection) -> None:
         lane, row = self._lane_row(number)
-        rule = self._plan.contracts[self.items[number].contract].drift
         bound = self.log_bound(number)
-        unsteady = alarms_by_itself(lane.grid, collection.blocks, rule.tolerance, bound)
+        unsteady = alarms_by_itself(lane.grid, collection.blocks, self.tolerance(number), bound)
         baseline = collection.baseline(lane.grid, unsteady=unsteady)
         refusals = collection.refusals + 1
         if (unsteady and refusals <= REFUSALS_MAX) or self._is_too_rough(
@@ -390,10 +386,7 @@ class Streams:
             self.seasons.close(before, tick, self.collections, self.counts)
             self.seasons.turn(self.bank, before, tick, self.baselines)
         self.shadows.expire(tick * self._settings.drift_tick_ns)
-        return [alarm for alarm in alarms if self._may_alarm(alarm.row)]
-
-    def _may_alarm(self, number: int) -> bool:
-        return self.is_large_enough(number, self.baselines[number])
+        return [each for each in alarms if self.is_large_enough(each.row, self.baselines[each.row])]
 
     def _close(self, lane: Lane, tick: int) -> list[Alarm]:
         count = len(lane.stream)
@@ -440,10 +433,13 @@ class Streams:
         """Return the streams of a series."""
         return self._of_series.get(series, ())
 
-    def reset(self, number: int, total: Int64, open_tick: Int64) -> None:
-        """Set the counts of a stream to saved ones."""
+    def reset(
+        self, number: int, total: Int64, open_tick: Int64, *, opened: int = 0, seen: int = 0
+    ) -> None:
+        """Set a stream's counts, since when its tick is open, and how much it has collected."""
         lane, row = self._lane_row(number)
         lane.total[row], lane.open[row] = total, open_tick
+        lane.opened[row], lane.seen[row] = opened, seen
 
     def resume(self, number: int, collection: Collection, due: int) -> None:
         """Go on with a saved collection."""
@@ -452,8 +448,3 @@ class Streams:
         lane.due[row] = due
         lane.collecting += 1
         self.is_enough(number, collection)  # to know what is wanted
-
-    def set_progress(self, number: int, opened: int, seen: int) -> None:
-        """Set since when a stream's tick is open, and how much of a baseline it has."""
-        lane, row = self._lane_row(number)
-        lane.opened[row], lane.seen[row] = opened, seen

@@ -8,6 +8,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
+from gateway.api.drifts import BaselineState, DriftState, SupersededState
 from gateway.api.operations import DeviceState
 from gateway.api.outbox import (
     DeadLetter,
@@ -19,12 +20,10 @@ from gateway.api.outbox import (
 from gateway.api.sources import (
     Accounting,
     AnomalyView,
-    BaselineState,
     Check,
     ContractStatus,
     DiveState,
     DiveWish,
-    DriftState,
     Exemplar,
     Histogram,
     MeasureSnapshot,
@@ -37,7 +36,6 @@ from gateway.api.sources import (
     SloWindow,
     Sources,
     StatusSnapshot,
-    SupersededState,
     TraceAnswer,
     Weights,
 )

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.api import declarations
 from gateway.api.declarations import LISTS_BYTES_MAX
+from gateway.api.drifts import BaselineState, SupersededState
 from gateway.api.forms import LABELS_MAX
-from gateway.api.sources import BaselineState, SupersededState
 from gateway.batch import Json
 from gateway.errors import JournalUnavailableError, OverloadedError, RequestError
 from gateway.otlp.events import Dismissal, Promotion, RolloutKind, RolloutOutcome, RolloutStart

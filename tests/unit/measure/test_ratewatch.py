@@ -6,8 +6,9 @@ from typing import Final
 import numpy as np
 import pytest
 
+from gateway.api.drifts import BaselineState, DriftState
 from gateway.api.measurements import measured as metrics
-from gateway.api.sources import BaselineState, DriftState, MeasureSnapshot
+from gateway.api.sources import MeasureSnapshot
 from gateway.batch import API_IDENTITY, Anomaly, AnomalyKind, Severity, Team
 from gateway.contract.schema import DriftRule
 from gateway.measure import Measure, MeasureSettings, merge

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from gateway.api.declared import BaselinePromoted
-from gateway.api.sources import BaselineState, SupersededState
+from gateway.api.drifts import BaselineState, SupersededState
 from gateway.api.views import Baselines
 from gateway.batch import Anomaly, AnomalyKind
 from gateway.config.sections import SamplingSection

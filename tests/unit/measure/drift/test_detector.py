@@ -15,14 +15,11 @@ from gateway.measure.drift.detector import (
     Bank,
     accumulate,
     accumulate_cusum,
-    adaptive_values,
-    expected_change,
     mixture,
-    plug_in,
     rounded_down,
-    smooth_plug_in,
 )
 from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
+from gateway.measure.drift.learned import adaptive_values, expected_change, plug_in, smooth_plug_in
 from gateway.measure.state import Int64
 from gateway.tables import Float64
 

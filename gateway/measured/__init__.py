@@ -1,0 +1,5 @@
+"""The measurements as the API shows them."""
+
+from gateway.measured.measured import measured
+
+__all__ = ["measured"]
