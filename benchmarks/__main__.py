@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME ...] [--quick] [--json FILE]`.
 
 Without a name all of them run, overload for a minute, backlog with 256 MiB and drift with what
-takes a minute; when they are named they take ten minutes, 2 GiB, and hours of simulation.
+takes a minute; when they are named they take ten minutes, 2 GiB, and an hour of simulation.
 
 Law: the machine and how busy it is are printed before and after, because a figure from a busy
 machine says nothing about the code.

@@ -128,35 +128,32 @@ def _alarming(ticks: Float64, cap: int) -> float:
     return float(np.mean(known < cap)) if len(known) else float("nan")
 
 
-def searched(size: Size, told: Told) -> tuple[list[Row], dict[int, Bank50]]:
-    """Look for every change of one signal with every detector."""
-    rng = np.random.default_rng(SEED)
+def searched(
+    size: Size, events: int, told: Told, *, is_classes: bool = False
+) -> tuple[list[Row], Bank50]:
+    """Look for every change of scores, or of classes, with every detector."""
+    rng = np.random.default_rng((SEED, events, is_classes))
+    baseline = reference(is_classes, rng)
+    p = baseline.shares / baseline.shares.sum()
+    found = detectors([baseline])
+    draw = draw_null(baseline, events, size.null_draws, rng)
+    levels = thresholds(found, draw, size.run_lengths)
+    told(f"{'classes' if is_classes else 'scores'}, {events} a tick: thresholds")
     rows: list[Row] = []
-    kept: dict[int, Bank50] = {}
-    for is_classes in (False, True):
-        baseline = reference(is_classes, rng)
-        p = baseline.shares / baseline.shares.sum()
-        for events in (FORM_EVENTS,) if is_classes else size.tick_events:
-            found = detectors([baseline])
-            draw = draw_null(baseline, events, size.null_draws, rng)
-            levels = thresholds(found, draw, size.run_lengths)
-            told(f"{'classes' if is_classes else 'scores'}, {events} a tick: thresholds")
-            if not is_classes:
-                kept[events] = Bank50(baseline=baseline, found=found, levels=levels)
-            for change in changes(baseline, size.wanted):
-                first = delays(
-                    found,
-                    levels,
-                    lambda _, change=change: change.shares,  # type: ignore[misc]
-                    p,
-                    events=events,
-                    streams=size.repeats,
-                    cap=size.cap,
-                    rng=rng,
-                )
-                rows.append(_row(change, events, first, size))
-                told(f"{change.kind}, PSI {change.wanted:g}, {events} a tick")
-    return rows, kept
+    for change in changes(baseline, size.wanted):
+        first = delays(
+            found,
+            levels,
+            lambda _, change=change: change.shares,  # type: ignore[misc]
+            p,
+            events=events,
+            streams=size.repeats,
+            cap=size.cap,
+            rng=rng,
+        )
+        rows.append(_row(change, events, first, size))
+        told(f"{change.kind}, PSI {change.wanted:g}, {events} a tick")
+    return rows, Bank50(baseline=baseline, found=found, levels=levels)
 
 
 def searched_by_class(size: Size, told: Told) -> tuple[list[Row], dict[str, Heard]]:

@@ -114,7 +114,7 @@ def test_a_detector_steps_only_the_rows_that_are_named(seed: int) -> None:
     counts = np.zeros((2, 6, COARSE_BINS_MAX), dtype=np.int64)
     for row in range(6):
         shares = baselines[row % 2].shares
-        counts[:, row, : len(shares)] = rng.multinomial(1_000, shares / shares.sum(), size=2)
+        counts[:, row, : len(shares)] = rng.multinomial(150, shares / shares.sum(), size=2)
     odd = np.array([1, 3, 5])
     for whole, part in zip(detectors(baselines), detectors(baselines), strict=True):
         whole.begin(3)
