@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME ...] [--quick] [--json FILE]`.
 
 Without a name all of them run, overload for a minute, backlog with 256 MiB and drift with what
-takes a minute; when they are named they take ten minutes, 2 GiB, and hours of simulation.
+takes a minute; when they are named they take ten minutes, 2 GiB, and an hour of simulation.
 
 Law: the machine and how busy it is are printed before and after, because a figure from a busy
 machine says nothing about the code.
@@ -10,6 +10,7 @@ machine says nothing about the code.
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -115,7 +116,11 @@ def _run_overload(length: Length) -> Report:
 
 
 def _run_drift(length: Length) -> Report:
-    return drift.run(drift.SIZES[length.value])
+    return drift.run(drift.SIZES[length.value], told=_told)
+
+
+def _told(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
 
 
 def _run_backlog(length: Length) -> Report:
@@ -143,11 +148,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="short runs, to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
     parser.add_argument("--size", choices=drift.SIZES, help="of drift, instead of what it would be")
+    parser.add_argument("--only", choices=drift.PARTS, help="of drift, one part of it")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw drift as PNG")
     options = parser.parse_args(arguments)
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {list(BENCHMARKS)}")
+    if options.picture is not None and options.only not in (None, "change"):
+        parser.error(f"the picture shows the change bank, which --only {options.only} leaves out")
     facts = machine()
     for name, value in facts.items():
         print(f"{name}: {value}")
@@ -156,8 +164,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         length = Length.QUICK
     for name in options.names or BENCHMARKS:
-        if name == "drift" and options.size is not None:
-            report = drift.run(drift.SIZES[options.size])
+        if name == "drift" and (options.size is not None or options.only is not None):
+            size = drift.SIZES[options.size or length.value]
+            report = drift.run(size, options.only, _told)
         else:
             report = BENCHMARKS[name](length)
         for table in report.tables:

@@ -50,6 +50,11 @@ def reference(is_classes: bool, rng: np.random.Generator) -> Baseline:
     else:
         grid, truth = SCORE, (fine_shares(8, 2) * (1 - MISSING_RATIO)).tolist()
         truth[SCORE.missing] = MISSING_RATIO
+    return frozen(grid, np.array(truth), rng)
+
+
+def frozen(grid: Grid, truth: Float64, rng: np.random.Generator) -> Baseline:
+    """Return a baseline so large that it is the truth. Shape: truth (grid width,), of sum 1."""
     blocks = list(rng.multinomial(REFERENCE_EVENTS // 4, truth, size=4))
     return freeze(grid, np.sum(blocks, axis=0), blocks)
 

@@ -5,7 +5,7 @@ truth. Alarms over budget, T / A with T the ticks that were judged, is what the 
 keep at most 1; the Poisson bound is one-sided at 95 %.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -110,6 +110,26 @@ def fine_shares(a: float, b: float, levels: int = 0) -> Float64:
     return shares
 
 
+class HeldTicks:
+    """Ticks that stay open until they have HELD_EVENTS events or HELD_TICKS have passed."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self._counts = np.zeros((rows, width), dtype=np.int64)
+        self._opened = np.zeros(rows, dtype=np.int64)
+
+    def add(self, counts: Int64, tick: int) -> tuple[Int64, Int64]:
+        """Add what a tick brought. Returns the rows whose tick closes, and their counts."""
+        self._counts += counts
+        events = self._counts.sum(axis=1)
+        self._opened[events == 0] = tick
+        is_late = (events > 0) & (tick - self._opened >= HELD_TICKS)
+        rows = np.flatnonzero((events >= HELD_EVENTS) | is_late)
+        closed = self._counts[rows]
+        self._counts[rows] = 0
+        self._opened[rows] = tick
+        return rows, closed
+
+
 class World:
     """Streams of a family with their baselines, and their ticks."""
 
@@ -128,7 +148,6 @@ class World:
                 np.arange(self.grid.width), rng.multinomial(SCENE_DRAWS, self.truth)
             )
             self.truth = np.bincount(self._scene_bins, minlength=self.grid.width) / SCENE_DRAWS
-        self._held = np.zeros((streams, self.grid.width), dtype=np.int64)
         self._other = fine_shares(7, 3) if family.wobble else self.truth
         self.phase = rng.random(streams)
         self.baselines = [self._baseline() for _ in range(streams)]
@@ -188,17 +207,9 @@ class World:
 
     def ticks(self, count: int) -> Iterator[tuple[int, Int64, Int64]]:
         """Draw ticks: number, the streams whose tick closes, and their coarse counts."""
-        open_counts = np.zeros((self.streams, COARSE_BINS_MAX), dtype=np.int64)
-        opened = np.zeros(self.streams, dtype=np.int64)
+        held = HeldTicks(self.streams, COARSE_BINS_MAX)
         for tick in range(1, count + 1):
-            open_counts += self._tick(tick)
-            events = open_counts.sum(axis=1)
-            opened[events == 0] = tick
-            due = (events >= HELD_EVENTS) | ((events > 0) & (tick - opened >= HELD_TICKS))
-            rows = np.flatnonzero(due)
-            yield tick, rows, open_counts[rows]
-            open_counts[rows] = 0
-            opened[rows] = tick
+            yield tick, *held.add(self._tick(tick), tick)
 
     def _tick(self, tick: int) -> Int64:
         family = self.family
@@ -255,7 +266,6 @@ def judge(
     ticks: int,
     budgets: tuple[float, ...],
     seed: int,
-    told: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
     """Run a family and count alarms for each A."""
     world = World(family, streams, np.random.default_rng(seed))
@@ -281,7 +291,6 @@ def judge(
         for bank, found in zip(banks, alarms, strict=True):
             for alarm in bank.step(rows, counts, np.full(len(rows), tick)):
                 found[alarm.row] += 1
-    told(family.name)
     return [
         Outcome(
             family=family.name,

@@ -2,8 +2,9 @@
 
 Law: a statistic that passes a threshold is an alarm; thresholds are set by simulation to the same
 average run length, never as shipped, so that delays can be compared. The reference shares are known
-to all of them. Peers of the river library see single events and have parameters instead of a
-threshold; they are compared at a run length that they can reach in a minute.
+to all of them. A detector with several references watches as many lanes of each stream: row
+`stream * lanes + lane` of its counts. Peers of the river library see single events and have
+parameters instead of a threshold; they are compared at a run length that they reach in a minute.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,89 +32,113 @@ class Detector(Protocol):
     def begin(self, streams: int) -> None:
         """Forget everything."""
 
-    def step(self, counts: Int64) -> Float64:
-        """Take one tick of all streams and return the statistic. Shape: (streams, bins)."""
+    def step(self, counts: Int64, rows: Int64 | None = None) -> Float64:
+        """Take one tick of all rows, or of those named, and return the statistic of each.
+
+        Shape: counts (rows, bins), every row with at least one event.
+        """
 
 
 class Weir:
     """The e-detector as it runs, without a bound so that it never resets."""
 
-    def __init__(self, baseline: Baseline, tolerance: float = 0.0) -> None:
+    def __init__(self, baselines: Sequence[Baseline], tolerance: float = 0.0) -> None:
         self.name = "Weir e-detector"
-        self._baseline, self._tolerance = baseline, tolerance
-        self._bank, self._tick = Bank(), 0
+        self._baselines, self._tolerance = baselines, tolerance
+        self._bank, self._tick, self._rows = Bank(), 0, 0
 
     def begin(self, streams: int) -> None:
-        """Arm every stream with the same baseline."""
+        """Arm every stream with the same baselines."""
         self._bank, self._tick = Bank(), 0
-        self._bank.reserve(streams)
-        for row in range(streams):
-            self._bank.arm(row, self._baseline, self._tolerance, np.inf)
+        self._rows = streams * len(self._baselines)
+        self._bank.reserve(self._rows)
+        for row in range(self._rows):
+            baseline = self._baselines[row % len(self._baselines)]
+            self._bank.arm(row, baseline, self._tolerance, np.inf)
 
-    def step(self, counts: Int64) -> Float64:
+    def step(self, counts: Int64, rows: Int64 | None = None) -> Float64:
         """Return log M."""
         self._tick += 1
-        streams = len(counts)
-        padded = np.zeros((streams, COARSE_BINS_MAX), dtype=np.int64)
+        mine = np.arange(self._rows) if rows is None else rows
+        padded = np.zeros((len(mine), COARSE_BINS_MAX), dtype=np.int64)
         padded[:, : counts.shape[1]] = counts
-        self._bank.step(np.arange(streams), padded, np.full(streams, self._tick))
-        return self._bank.evidence[:streams].copy()
+        self._bank.step(mine, padded, np.full(len(mine), self._tick))
+        return self._bank.evidence[mine]
 
 
 class QtEwma:
-    """Chi-squared of an EWMA of tick shares: QT-EWMA (2022), arXiv 2208.14801."""
+    """Chi-squared of an EWMA of tick shares: QT-EWMA (2022), arXiv 2208.14801.
+
+    Shape: shares (lanes, bins), 0 where a lane has no such bin.
+    """
 
     def __init__(self, shares: Float64, weight: float) -> None:
         self.name = f"EWMA chi-squared {weight:g}"
-        self._shares, self._weight = shares, weight
-        self._smooth = np.zeros((0, len(shares)))
+        self._lanes, self._weight = shares, weight
+        self._shares = self._inverse = self._smooth = np.zeros((0, shares.shape[1]))
 
     def begin(self, streams: int) -> None:
         """Start at the reference."""
-        self._smooth = np.tile(self._shares, (streams, 1))
+        self._shares = np.tile(self._lanes, (streams, 1))
+        self._inverse = np.where(self._shares > 0, 1 / np.maximum(self._shares, 1e-300), 0.0)
+        self._smooth = self._shares.copy()
 
-    def step(self, counts: Int64) -> Float64:
+    def step(self, counts: Int64, rows: Int64 | None = None) -> Float64:
         """Return chi-squared of the smoothed shares."""
+        mine = slice(None) if rows is None else rows
+        smooth = self._smooth[mine]
         share = counts / counts.sum(axis=1, keepdims=True)
-        self._smooth += self._weight * (share - self._smooth)
-        distance: Float64 = ((self._smooth - self._shares) ** 2 / self._shares).sum(axis=1)
+        smooth = smooth + self._weight * (share - smooth)
+        self._smooth[mine] = smooth
+        far = (smooth - self._shares[mine]) ** 2 * self._inverse[mine]
+        distance: Float64 = far.sum(axis=1)
         return distance
 
 
 class TumblingPsi:
-    """PSI of windows that do not overlap, Jeffreys-smoothed."""
+    """PSI of windows that do not overlap, Jeffreys-smoothed.
 
-    def __init__(self, shares: Float64, window_events: int, tick_events: int) -> None:
+    Shape: shares (lanes, bins), 0 after the last bin of a lane.
+    """
+
+    def __init__(self, shares: Float64, window_events: int) -> None:
         self.name = f"PSI, windows of {window_events:,}"
-        self._shares = shares
-        self._ticks = max(1, window_events // tick_events)
-        self._held = np.zeros((0, len(shares)), dtype=np.int64)
-        self._count = 0
+        self._lanes, self._window_events = shares, window_events
+        self._shares = np.zeros((0, shares.shape[1]))
+        self._held = np.zeros(self._shares.shape, dtype=np.int64)
 
     def begin(self, streams: int) -> None:
         """Start a window."""
-        self._held = np.zeros((streams, len(self._shares)), dtype=np.int64)
-        self._count = 0
+        self._shares = np.tile(self._lanes, (streams, 1))
+        self._held = np.zeros(self._shares.shape, dtype=np.int64)
 
-    def step(self, counts: Int64) -> Float64:
+    def step(self, counts: Int64, rows: Int64 | None = None) -> Float64:
         """Return PSI at the end of a window, nothing before."""
-        self._held += counts
-        self._count += 1
-        if self._count < self._ticks:
-            return np.full(len(counts), -np.inf)
-        found = psi(jeffreys(self._held), self._shares)
-        self._held[:] = 0
-        self._count = 0
+        mine = slice(None) if rows is None else rows
+        held = self._held[mine] + counts
+        found = np.full(len(counts), -np.inf)
+        full = np.flatnonzero(held.sum(axis=1) >= self._window_events)
+        if len(full):
+            shares = self._shares[mine][full]
+            found[full] = psi(jeffreys(held[full], (shares > 0).sum(axis=1)), shares)
+            held[full] = 0
+        self._held[mine] = held
         return found
 
 
-def detectors(baseline: Baseline, tick_events: int) -> list[Detector]:
-    """Return the detector and those of its peers that work on counts."""
-    shares = baseline.shares
+def detectors(baselines: Sequence[Baseline]) -> list[Detector]:
+    """Return the detector and those of its peers that work on counts, for as many lanes.
+
+    Counts of one lane have the bins of its baseline, those of several COARSE_BINS_MAX each.
+    """
+    width = baselines[0].bins if len(baselines) == 1 else COARSE_BINS_MAX
+    shares = np.zeros((len(baselines), width))
+    for lane, baseline in enumerate(baselines):
+        shares[lane, : baseline.bins] = baseline.shares
     return [
-        Weir(baseline),
+        Weir(baselines),
         *(QtEwma(shares, weight) for weight in EWMA_WEIGHTS),
-        *(TumblingPsi(shares, window, tick_events) for window in WINDOW_EVENTS),
+        *(TumblingPsi(shares, window) for window in WINDOW_EVENTS),
     ]
 
 

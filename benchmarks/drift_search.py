@@ -3,7 +3,7 @@
 Law: each part takes a size and a seed and gives a table and figures; nothing is printed here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from benchmarks.drift_change import (
     mean_delays,
     reference,
 )
+from benchmarks.drift_conditional import Heard, Joint, lane_delays, lane_thresholds
 from benchmarks.drift_null import SCORE
 from benchmarks.drift_peers import (
     WINDOW_EVENTS,
@@ -36,6 +37,7 @@ from gateway.measure.drift.baseline import COARSE_BINS_MAX, Baseline
 from gateway.measure.drift.detector import Bank
 from gateway.measure.drift.grid import bins_of_numbers
 from gateway.measure.drift.indices import jeffreys, psi, psi_critical
+from gateway.tables import Float64
 
 SEED: Final = 7
 OURS: Final = "Weir e-detector"
@@ -64,17 +66,25 @@ class Size:
     tick_events: tuple[int, ...]
     event_run_length: int
     event_repeats: int
+    fleet_streams: int
+    fleet_horizon: int
+    fleet_repeats: int
     budget_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A change that was looked for. `ticks` are mean delays by level and detector."""
+    """A change that was looked for. `ticks` are mean delays by detector and level.
+
+    `ticks_95` are 95 % quantiles of the delay at the last level, `late` the share of our delays
+    beyond MISS_EVENTS.
+    """
 
     change: Change
     events: int
     floor_ticks: float
     ticks: dict[str, list[float]]
+    ticks_95: dict[str, float]
     missed: dict[str, float]
     late: float
 
@@ -93,43 +103,104 @@ class Bank50:
     levels: dict[str, list[float]]
 
 
-def searched(size: Size) -> tuple[list[Row], dict[int, Bank50]]:
-    """Look for every change with every detector."""
-    rng = np.random.default_rng(SEED)
+Told = Callable[[str], None]
+
+
+def _row(change: Change, events: int, first: dict[str, Float64], size: Size) -> Row:
+    return Row(
+        change=change,
+        events=events,
+        floor_ticks=float(np.log(size.run_lengths[-1])) / change.kl / events,
+        ticks={name: mean_delays(values, size.cap) for name, values in first.items()},
+        ticks_95={name: _percentile_95(v[-1]) for name, v in first.items()},
+        missed={name: float(np.mean(v[-1] >= size.cap)) for name, v in first.items()},
+        late=float(np.mean(first[OURS][-1] * events > MISS_EVENTS)),
+    )
+
+
+def _percentile_95(ticks: Float64) -> float:
+    known = ticks[np.isfinite(ticks)]
+    return float(np.percentile(known, 95)) if len(known) else float("nan")
+
+
+def _alarming(ticks: Float64, cap: int) -> float:
+    known = ticks[np.isfinite(ticks)]
+    return float(np.mean(known < cap)) if len(known) else float("nan")
+
+
+def searched(
+    size: Size, events: int, told: Told, *, is_classes: bool = False
+) -> tuple[list[Row], Bank50]:
+    """Look for every change of scores, or of classes, with every detector."""
+    rng = np.random.default_rng((SEED, events, is_classes))
+    baseline = reference(is_classes, rng)
+    p = baseline.shares / baseline.shares.sum()
+    found = detectors([baseline])
+    draw = draw_null(baseline, events, size.null_draws, rng)
+    levels = thresholds(found, draw, size.run_lengths)
+    told(f"{'classes' if is_classes else 'scores'}, {events} a tick: thresholds")
     rows: list[Row] = []
-    kept: dict[int, Bank50] = {}
-    for is_classes in (False, True):
-        baseline = reference(is_classes, rng)
-        p = baseline.shares / baseline.shares.sum()
-        for events in (50,) if is_classes else size.tick_events:
-            found = detectors(baseline, events)
-            draw = draw_null(baseline, events, size.null_draws, rng)
-            levels = thresholds(found, draw, size.run_lengths)
-            if not is_classes:
-                kept[events] = Bank50(baseline=baseline, found=found, levels=levels)
-            for change in changes(baseline, size.wanted):
-                first = delays(
-                    found,
-                    levels,
-                    lambda _, change=change: change.shares,  # type: ignore[misc]
-                    p,
-                    events=events,
-                    streams=size.repeats,
-                    cap=size.cap,
-                    rng=rng,
-                )
-                floor = float(np.log(size.run_lengths[-1])) / change.kl / events
-                rows.append(
-                    Row(
-                        change=change,
-                        events=events,
-                        floor_ticks=floor,
-                        ticks={name: mean_delays(v, size.cap) for name, v in first.items()},
-                        missed={n: float(np.mean(v[-1] >= size.cap)) for n, v in first.items()},
-                        late=float(np.mean(first[OURS][-1] * events > MISS_EVENTS)),
-                    )
-                )
-    return rows, kept
+    for change in changes(baseline, size.wanted):
+        first = delays(
+            found,
+            levels,
+            lambda _, change=change: change.shares,  # type: ignore[misc]
+            p,
+            events=events,
+            streams=size.repeats,
+            cap=size.cap,
+            rng=rng,
+        )
+        rows.append(_row(change, events, first, size))
+        told(f"{change.kind}, PSI {change.wanted:g}, {events} a tick")
+    return rows, Bank50(baseline=baseline, found=found, levels=levels)
+
+
+def searched_by_class(size: Size, told: Told) -> tuple[list[Row], dict[str, Heard]]:
+    """Look for changes of confidence given the class. Returns also what marginals heard of most."""
+    rng = np.random.default_rng(SEED)
+    joint = Joint(rng)
+    found = detectors(joint.baselines)
+    quiet = joint.drawn(joint.before, FORM_EVENTS, size.null_draws, rng)
+    levels = lane_thresholds(found, quiet, size.null_draws, size.run_lengths)
+    told(f"confidence by class, {FORM_EVENTS} a tick: thresholds")
+    rows: list[Row] = []
+    heard: dict[str, Heard] = {}
+    before = joint.drawn(joint.before, FORM_EVENTS, size.repeats, rng)
+    for change, law in joint.changes(size.wanted):
+        heard = lane_delays(
+            found,
+            levels,
+            before,
+            joint.drawn(law, FORM_EVENTS, size.repeats, rng),
+            streams=size.repeats,
+            cap=size.cap,
+            follows_marginals=change.wanted == max(size.wanted),
+        )
+        first = {name: each.conditional for name, each in heard.items()}
+        rows.append(_row(change, FORM_EVENTS, first, size))
+        told(f"{change.kind}, PSI {change.wanted:g}, {FORM_EVENTS} a tick")
+    return rows, heard
+
+
+def marginal_table(heard: dict[str, Heard], size: Size) -> tuple[Table, dict[str, Any]]:
+    """Show what lanes by class and the marginals alone hear of the largest conditional change."""
+    figures: dict[str, Any] = {}
+    lines = []
+    for name, each in heard.items():
+        views = (each.conditional[-1], each.confidence[-1], each.of_class[-1])
+        shares = [_alarming(view, size.cap) for view in views]
+        figures[name] = shares
+        lines.append((name, *(f"{share:.1%}" for share in shares)))
+    by_chance = 1 - float(np.exp(-size.cap / size.run_lengths[-1]))
+    lines.append(("without any change, by the run length", *[f"{by_chance:.1%}"] * 3))
+    table = Table(
+        title=f"Confidence given the class, PSI {max(size.wanted):g}: alarms in {size.cap:,} ticks",
+        columns=("detector", "confidence by class", "confidence alone", "class alone"),
+        rows=tuple(lines),
+        notes=("neither the law of confidence nor that of the class changes at all",),
+    )
+    return table, figures
 
 
 def form_table(kept: Bank50, size: Size) -> tuple[Table, dict[str, dict[str, float]]]:
@@ -138,7 +209,7 @@ def form_table(kept: Bank50, size: Size) -> tuple[Table, dict[str, dict[str, flo
     p = kept.baseline.shares / kept.baseline.shares.sum()
     change = changes(kept.baseline, (FORM_PSI,))[0]
     levels = {name: [values[-1]] for name, values in kept.levels.items()}
-    tolerant = Weir(kept.baseline, 0.1)
+    tolerant = Weir([kept.baseline], 0.1)
     tolerant.name = f"{OURS}, tolerance 0.1"
     levels[tolerant.name] = [float(np.log(size.run_lengths[-1]))]
     figures: dict[str, dict[str, float]] = {}

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from scipy.spatial import distance
 
+from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.drift.indices import (
     Z_95,
     chi_squared,
@@ -44,6 +45,8 @@ REFERENCE_A = np.array([100, 150, 200, 250, 150, 80, 40, 20, 7, 3])
 CURRENT_A = np.array([80, 120, 190, 240, 170, 100, 55, 30, 10, 5])
 REFERENCE_B = np.array([50, 50, 0])
 CURRENT_B = np.array([50, 40, 10])
+RAW_A = (0.1, 0.4, 0.4, 0.5, 0.7, 0.9)
+RAW_B = (0.2, 0.4, 0.6, 0.8, 0.8, 0.95, 0.99)
 
 
 def shares(counts: Int64) -> Float64:
@@ -177,13 +180,74 @@ def test_overdispersion_divides_every_statistic() -> None:
 
 
 def test_oracle_c_values_as_bins() -> None:
-    a, b = [0.1, 0.4, 0.4, 0.5, 0.7, 0.9], [0.2, 0.4, 0.6, 0.8, 0.8, 0.95, 0.99]
+    a, b = RAW_A, RAW_B
     atoms = np.unique([*a, *b])
     q, p = (np.array([np.mean(np.equal(each, x)) for x in atoms]) for each in (a, b))
     assert float(kolmogorov_smirnov(q, p)[0]) == pytest.approx(0.40476190476190477, rel=EXACT)
     found = float(wasserstein(q, p, np.diff(atoms)))
     assert found == pytest.approx(0.17714285714285713, rel=EXACT)
     assert found == pytest.approx(stats.wasserstein_distance(a, b), rel=EXACT)
+
+
+GRIDS = tuple(Grid(kind=kind) for kind in (GridKind.LINEAR, GridKind.LOGIT, GridKind.LOG))
+
+
+def binned(grid: Grid, values: Float64) -> Float64:
+    """Return the shares of the grid's value bins."""
+    bins = bins_of_numbers(grid, values, np.zeros(len(values), dtype=np.bool_))
+    return shares(np.bincount(bins, minlength=grid.width)[: grid.bins])
+
+
+def check_raw_samples(grid: Grid, a: Float64, b: Float64) -> None:
+    """What a grid says of two samples holds for the samples, as scipy knows it.
+
+    There is no energy distance and no Cramer-von Mises test here: both want the events themselves,
+    and an alarm wants neither. What bounds of the distance and W1 say of energy has to be true.
+    """
+    q, p = binned(grid, a), binned(grid, b)
+    theirs = stats.ks_2samp(a, b, method="exact")
+    low, high = (float(each) for each in kolmogorov_smirnov(q, p))
+    assert low - EXACT <= theirs.statistic <= high + EXACT
+    edges = grid.edges()
+    used = np.flatnonzero(q + p)
+    widest = float(np.diff(edges)[used[0] : used[-1] + 1].max())
+    near = float(wasserstein(q, p, np.diff((edges[1:] + edges[:-1]) / 2)))
+    assert near == pytest.approx(stats.wasserstein_distance(a, b), abs=widest)
+    # Energy squared is twice the integral of (F - G)**2.
+    assert stats.energy_distance(a, b) ** 2 <= 2 * high * (near + widest) + EXACT
+    # The asymptotic law is on the safe side of the exact one, but for the coarse steps that the
+    # distance of two samples of one small size takes: .054 at 5 and 5, the smallest used here.
+    assert float(kolmogorov_smirnov_p_value(low, len(a), len(b))) >= theirs.pvalue - 0.055
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.kind.value)
+def test_oracle_c_raw_samples_on_a_grid(grid: Grid) -> None:
+    a, b = (np.array(each) for each in (RAW_A, RAW_B))
+    theirs = stats.ks_2samp(a, b, method="exact")
+    assert theirs.statistic == pytest.approx(0.40476190476190477, rel=EXACT)
+    assert theirs.pvalue == pytest.approx(0.5279720279720281, rel=EXACT)
+    assert stats.wasserstein_distance(a, b) == pytest.approx(0.17714285714285713, rel=EXACT)
+    assert stats.energy_distance(a, b) == pytest.approx(0.3173730038657454, rel=EXACT)
+    rank_test = stats.cramervonmises_2samp(a, b)
+    assert rank_test.statistic == pytest.approx(0.17124542124542108, rel=EXACT)
+    assert rank_test.pvalue == pytest.approx(0.377039627039627, rel=EXACT)
+    check_raw_samples(grid, a, b)
+    # No two different values share a bin, so that the grid knows the distance to the last digit.
+    low, high = kolmogorov_smirnov(binned(grid, a), binned(grid, b))
+    assert float(low) == pytest.approx(theirs.statistic, rel=EXACT)
+    assert float(high) == pytest.approx(theirs.statistic, rel=EXACT)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.kind.value)
+def test_small_raw_samples_lie_where_a_grid_says(grid: Grid, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(60):
+        n, m = rng.integers(5, 60, size=2)
+        low, high = rng.uniform(0.5, 9, 2).tolist()
+        a, b = rng.beta(8, 2, n), rng.beta(low, high, m)
+        if rng.random() < 0.3:
+            a, b = np.round(a, 1), np.round(b, 1)  # ties
+        check_raw_samples(grid, a, b)
 
 
 def test_oracle_d_deciles() -> None:
