@@ -97,7 +97,8 @@ class Calibration:
 class EstimatedState:
     """How good one version probably is now, by its confidence of the last ten to twenty minutes.
 
-    `reference` is the version whose labels it is judged by, `labelled_events` are their count.
+    `reference` is the version whose labels it is judged by, those of its baseline file where
+    `reference_from_file`; `labelled_events` are their count.
     `reason` says why there is neither `cbpe` nor `atc_ratio`, `class_prior_reason` why there is no
     `class_prior`. `disagreement` says that the two surely differ, `contradicted` that recent labels
     are not what earlier ones led to expect, None where too few can tell.
@@ -105,6 +106,7 @@ class EstimatedState:
 
     assumption: str
     reference: str | None
+    reference_from_file: bool
     labelled_events: int
     window_events: int
     reason: str | None

@@ -133,6 +133,7 @@ def _estimated(found: EstimateView) -> ops.EstimatedState:
     return ops.EstimatedState(
         assumption=ASSUMPTION,
         reference=found.reference,
+        reference_from_file=found.is_from_file,
         labelled_events=found.labelled,
         window_events=0 if window is None else window.events,
         reason=found.reason,

@@ -9,7 +9,7 @@ every format so far are read, the newest is written. Pure.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
@@ -299,10 +299,18 @@ def given(plan: Plan) -> Given:
     refused = faults(plan.contracts)
     if refused:
         raise InvalidConfigError(refused)
-    found: dict[tuple[str, str, str], Baseline] = {}
+    return {key: each.baseline for key, each in _references(plan)}
+
+
+def calibrations(plan: Plan) -> Mapping[tuple[str, str, str], Calibration]:
+    """Read which confidence was right by the baseline files of a plan that passed `given`."""
+    found = ((key, each.calibration) for key, each in _references(plan))
+    return {key: each for key, each in found if each is not None}
+
+
+def _references(plan: Plan) -> Iterator[tuple[tuple[str, str, str], Reference]]:
     for contract in plan.contracts:
         file = contract.drift.baseline
         if isinstance(file, BaselineFile):
             for each in read(file.content, str(file.path)).items:
-                found[contract.model, each.version, each.signal] = each.baseline
-    return found
+                yield (contract.model, each.version, each.signal), each

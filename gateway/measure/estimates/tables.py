@@ -13,13 +13,14 @@ from typing import Final
 import numpy as np
 
 from gateway.contract.plan import Plan
+from gateway.measure.drift.files import calibrations
 from gateway.measure.drift.grid import SCORE_BINS
 from gateway.measure.estimates.curve import RIGHT, WRONG, probabilities
 from gateway.measure.estimates.shape import middles
 from gateway.measure.estimates.wager import Wager
 from gateway.measure.groups import Groups
 from gateway.measure.labels.rules import Outcome
-from gateway.measure.labels.scores import grid_name, maybe_confidence
+from gateway.measure.labels.scores import grid_name, maybe_confidence, maybe_signal
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.state import Array, Int64, State, added, grown, pack_json, union, unpack_json
 from gateway.tables import Float64
@@ -43,6 +44,8 @@ class Tables:
             np.zeros(0) if lane is None else probabilities(lane.grid) for lane in self._confidence
         ]
         self._bounds: list[list[float]] = [each.tolist() for each in self.edges]
+        # What baseline files say of a model's version, as a row of `total`.
+        self.given = _given(plan)
         self.total = np.zeros((0, SCORE_BINS, 2), dtype=np.int64)
         self.today = np.zeros((0, SCORE_BINS, 2), dtype=np.int64)
         self.before = np.zeros((0, SCORE_BINS, 2), dtype=np.int64)
@@ -168,6 +171,28 @@ def _at_day(state: Mapping[str, Array], day: int) -> Mapping[str, Array]:
         return state
     empty = np.zeros_like(state["today"])
     return {**state, "today": empty, "before": state["today"] if behind == 1 else empty}
+
+
+def _given(plan: Plan) -> dict[tuple[str, str], Int64]:
+    signals = [(contract.model, maybe_signal(contract)) for contract in plan.contracts]
+    names = {model: found[0].name for model, found in signals if found is not None}
+    given: dict[tuple[str, str], Int64] = {}
+    for (model, version, signal), each in calibrations(plan).items():
+        if names.get(model) == signal:
+            columns = np.stack((each.correct, each.labelled - each.correct), axis=1)
+            given[model, version] = columns[:SCORE_BINS]
+    return given
+
+
+def maybe_given(tables: Tables, groups: Groups, group: int, labels_min: int) -> Int64 | None:
+    """Return the table that a baseline file has for a version which has too few labels itself.
+
+    None where the version has `labels_min` labels, or the file has not.
+    """
+    table = tables.given.get(groups.names[group])
+    own = int(tables.total[group].sum()) if group < len(tables) else 0
+    is_needed = own < labels_min and table is not None and int(table.sum()) >= labels_min
+    return table if is_needed else None
 
 
 def maybe_reference(tables: Tables, groups: Groups, group: int, labels_min: int) -> int | None:

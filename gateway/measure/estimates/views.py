@@ -19,7 +19,7 @@ from gateway.measure.estimates.curve import (
 from gateway.measure.estimates.estimates import LABELS_MIN, Estimates
 from gateway.measure.estimates.prior import NoPrior, class_prior
 from gateway.measure.estimates.shape import Shape, entropy_of, maybe_shape
-from gateway.measure.estimates.tables import maybe_reference
+from gateway.measure.estimates.tables import maybe_given, maybe_reference
 from gateway.measure.estimates.wager import LOG_BOUND, Wager
 from gateway.measure.labels.accuracy import CLASSES_MAX
 from gateway.measure.state import Int64
@@ -59,7 +59,8 @@ class CalibrationView:
 class EstimateView:
     """How good one version probably is now.
 
-    `reference` is the version whose labels it is judged by. Exactly one of `cbpe` and `reason` is
+    `reference` is the version whose labels it is judged by, those of its baseline file where
+    `is_from_file`. Exactly one of `cbpe` and `reason` is
     there, and one of `prior` and `no_prior`. `is_contradicted` says that labels of the last one to
     two days are not what those before them led to expect; None where too few can tell.
     """
@@ -67,6 +68,7 @@ class EstimateView:
     model: str
     version: str
     reference: str | None
+    is_from_file: bool
     labelled: int
     window: Shape | None
     class_entropy_nats: float | None
@@ -103,12 +105,13 @@ def _view(
     model, version = groups.names[group]
     counts = estimates.confidence_window(contract, model, version)
     classes = estimates.class_window(contract, model, version)
-    reference = maybe_reference(tables, groups, group, LABELS_MIN)
+    given = maybe_given(tables, groups, group, LABELS_MIN)
+    reference = None if given is not None else maybe_reference(tables, groups, group, LABELS_MIN)
     edges = tables.edges[contract]
     window = maybe_shape(counts, edges) if len(edges) else None
     cbpe_now = atc_now = None
     disagrees = False
-    table = None if reference is None else tables.total[reference]
+    table = given if reference is None else tables.total[reference]
     curve = None if table is None else curve_of(table)
     reason = _maybe_reason(len(edges) > 0, curve, counts)
     if reason is None and table is not None and curve is not None:
@@ -123,7 +126,10 @@ def _view(
     return EstimateView(
         model=model,
         version=version,
-        reference=None if reference is None else groups.names[reference][1],
+        reference=version
+        if given is not None
+        else (None if reference is None else groups.names[reference][1]),
+        is_from_file=given is not None,
         labelled=0 if table is None else int(table.sum()),
         window=window,
         class_entropy_nats=entropy,

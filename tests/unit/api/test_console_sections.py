@@ -47,6 +47,7 @@ ACCURACY: Final = AccuracyState(
 ESTIMATED: Final = EstimatedState(
     assumption="assumes P(correct | confidence) is stable",
     reference="2.0",
+    reference_from_file=False,
     labelled_events=1_040,
     window_events=500,
     reason=None,

@@ -11,17 +11,22 @@ from gateway.contract.schema import BaselineFile, DriftRule, SignalType
 from gateway.errors import InvalidConfigError
 from gateway.measure import Measure, MeasureSettings
 from gateway.measure.drift.baseline import freeze
-from gateway.measure.drift.files import Reference, References, write
+from gateway.measure.drift.files import Calibration, Reference, References, write
 from gateway.measure.drift.grid import Grid, GridKind, bins_of_numbers
 from gateway.measure.snapshot import BaselineState, SignalView
-from gateway.measure.state import State
+from gateway.measure.state import Int64, State
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, plan
 
 SCORE = Grid(kind=GridKind.LOGIT)
 
 
-def file(events: int = 40_000, seed: int = 5, version: str = "1.0") -> BaselineFile:
-    """A file with the confidence of one version, as the fleet below sends it."""
+def file(
+    events: int = 40_000, seed: int = 5, version: str = "1.0", right: float | None = None
+) -> BaselineFile:
+    """A file with the confidence of one version, as the fleet below sends it.
+
+    With `right` all of its events were labelled, and this share of each bin was right.
+    """
     rng = np.random.default_rng(seed)
     none = np.zeros(events // 8, dtype=np.bool_)
     blocks = np.array(
@@ -39,9 +44,14 @@ def file(events: int = 40_000, seed: int = 5, version: str = "1.0") -> BaselineF
         window_ns=None,
         blocks=blocks,
         baseline=freeze(SCORE, blocks.sum(axis=0), list(blocks)),
+        calibration=None if right is None else calibrated(blocks.sum(axis=0), right),
     )
     text = write(References(model="damage-net", creator="test", items=(item,)))
     return BaselineFile(path=Path("baselines/damage-net.json"), content=text.encode())
+
+
+def calibrated(labelled: Int64, right: float) -> Calibration:
+    return Calibration(labelled=labelled, correct=np.floor(labelled * right).astype(np.int64))
 
 
 def plan_with(baseline: BaselineFile) -> Plan:

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.api.measurements import measured as samples_of
 from gateway.batch import AnomalyKind, Severity
-from gateway.contract.schema import LabelRule, SignalType
+from gateway.contract.schema import DriftRule, LabelRule, SignalType
 from gateway.forward.alerts import AlertBook, AlertContext
 from gateway.measure import Measure, merge
 from gateway.measure.estimates.estimates import LABELS_MIN, STALE_NS
@@ -17,6 +17,7 @@ from gateway.measure.estimates.wager import LOG_BOUND
 from gateway.measured import measured
 from tests.unit.measure.build import VALUES, contract, plan, signals
 from tests.unit.measure.estimates.answering import SETTINGS, Site, labelled_plan, without
+from tests.unit.measure.test_given import file
 
 GENERATIONS_S = 1_300.0
 
@@ -323,3 +324,18 @@ def test_it_is_shown_in_the_api_and_as_metrics(seed: int) -> None:
     assert samples[("weir_estimated_accuracy_ratio", "low")] == view.cbpe.low
     assert samples[("weir_estimated_accuracy_ratio", "high")] == view.cbpe.high
     assert samples[("weir_calibration_log_evidence", None)] == view.calibration.evidence
+
+
+def test_a_baseline_file_tells_what_confidence_means_until_there_are_labels(seed: int) -> None:
+    rule = DriftRule(baseline=file(version="1", right=0.7))
+    site = Site(labelled_plan(drift=rule), seed=seed)
+    for _ in range(3):
+        site.answer(site.rng.beta(8, 2, site.size))
+    found = site.view()
+    assert (found.reference, found.is_from_file, found.labelled) == ("1", True, 40_000)
+    assert found.cbpe is not None
+    assert found.cbpe.value == pytest.approx(0.7, abs=0.02)
+    assert found.is_contradicted is None
+    site.learn(2)
+    found = site.view()
+    assert (found.is_from_file, found.labelled) == (False, 2 * site.size)
