@@ -182,3 +182,11 @@ def adjusted_count(threshold: int) -> float:
     """Say how many spans a kept one stands for."""
     assert 0 <= threshold < RANDOM_RANGE
     return RANDOM_RANGE / (RANDOM_RANGE - threshold)
+
+
+def drifting(path: Path, **changes: Any) -> Path:
+    """Write the example contract with other rules of drift; returns the path."""
+    contract = yaml.safe_load(DAMAGE_NET.read_text())
+    contract["drift"] |= changes
+    path.write_text(yaml.safe_dump(contract))
+    return path

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from gateway.forward.signing import parse_key, verify
 from tests.flow.load import set_attribute
-from tests.flow.site import scrape, site_file
+from tests.flow.site import drifting, scrape, site_file
 from tests.flow.test_rollouts import MODEL, PROTOBUF, post
 from tests.process import POLL_S, Json
 from tests.servers import Gateway, gateway, wait_until
@@ -137,9 +137,12 @@ def test_drift_calls_a_training_once_over_an_outage_and_kills(tmp_path: Path, se
     key.chmod(0o400)
     seed = seed % 1_000_000
     with trainer() as pipeline:
+        # A few hundred events are enough for this tolerance.
+        contract = drifting(tmp_path / "contract.yaml", tolerance=0.8, conditional_classes=0)
         config = site_file(
             tmp_path,
             None,
+            contracts=(contract,),
             measure={"drift_tick": "200ms", "baseline_events": EVENTS, "lateness": "0s"},
             retrain=[{"url": pipeline.url, "key_file": str(key), "models": [MODEL]}],
         )

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from collectors.fleet.fleet import Fleet
 from collectors.fleet.scenario import OPERATORS
-from tests.flow.site import DAMAGE_NET, site_file
+from tests.flow.site import drifting, site_file
 from tests.ledger_check import check_identity
 from tests.monitoring import alertmanager, alertmanager_config, webhook
 from tests.process import Json
@@ -36,14 +35,6 @@ def outbound_ports(pid: int) -> set[int]:
     connections = psutil.Process(pid).net_connections(kind="tcp")
     listening = {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN}
     return {c.raddr.port for c in connections if c.raddr and c.laddr.port not in listening}
-
-
-def tolerant(path: Path) -> Path:
-    """Write the example contract with a tolerance for which a minute teaches a baseline."""
-    contract = yaml.safe_load(DAMAGE_NET.read_text())
-    contract["drift"]["tolerance"] = 0.3
-    path.write_text(yaml.safe_dump(contract))
-    return path
 
 
 def learned(one: Gateway) -> bool:
@@ -110,7 +101,7 @@ def test_a_drift_is_paged_and_its_full_traces_come_from_the_devices(tmp_path: Pa
         site = site_file(
             tmp_path / "site",
             sink.http_url,
-            contracts=(tolerant(tmp_path / "contract.yaml"),),
+            contracts=(drifting(tmp_path / "contract.yaml", tolerance=0.3),),
             alertmanagers=[manager.url],
             measure={"drift_tick": "1s", "baseline_events": 1000, "lateness": "2s"},
             retrieve={"poll_hold": "5s"},
