@@ -252,8 +252,8 @@ class Measure:
             cold,
             some.invalid,
         )
-        late_ns = self.streams.seasons.maybe_late(some.contract, some.event_ns, some.arrival_ns)
-        bins = self.streams.add(batch, some.rows, some.series, late_ns)
+        late = self.streams.seasons.maybe_late(some.contract, some.event_ns, some.arrival_ns)
+        bins = self.streams.add(batch, some.rows, some.series, late)
         self.rates.add(some.contract, some.event_ns)
         self.operations.count(batch, some, cold, bins)
         weights = self.streams.maybe_weigh(said, some.rows, some.contract, some.series)

@@ -26,9 +26,9 @@ def watch_rates(
     """Close the ticks up to a time; return what is raised or resolved."""
     told: list[Anomaly] = []
     for each in _unfounded(rates, episodes):
-        row = rates.models.index(each) if each in rates.models else None
-        at_ns = now_ns if row is None else int(rates.ended_ns[row])
-        told.append(episodes.resolve(rate_key(each), at_ns))
+        ended_ns = int(rates.ended_ns[rates.models.index(each)]) if each in rates.models else 0
+        # Where nothing has ended it, a change of contracts has, at a start that no tick tells of.
+        told.append(episodes.resolve(rate_key(each), ended_ns or rates.tick * rates.tick_ns))
     for found in rates.turn(now_ns):
         key = rate_key(rates.models[found.row])
         if isinstance(found, RateAlarm):

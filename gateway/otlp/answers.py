@@ -87,7 +87,7 @@ def maybe_retry_after_s(text: str | None, now_unix_s: float) -> float | None:
         return min(float(text[:12]), RETRY_AFTER_S_MAX)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -221,15 +221,6 @@ class Bank:
         moved *= np.divide(total, sums, out=np.zeros_like(sums), where=sums > 0)
         self.ewma[rows] = moved
 
-    def show(self, row: int, counts: Float64) -> None:
-        """Add events to a stream's index that are not judged. Shape: (COARSE_BINS_MAX,).
-
-        The bets that learn at the index's pace see them too, as part of the past.
-        """
-        placed = np.where(self._bin_at[row] == SPARE, 0.0, counts[self._bin_at[row]])
-        self.ewma[row, INDEX_WINDOW] += placed / self.phi[row]
-        self.ewma_square[row] += placed.sum()
-
     def clear(self, row: int, now_ns: int) -> None:
         """Forget all evidence of a stream, as at the start."""
         for name in _STATE_FIELDS:

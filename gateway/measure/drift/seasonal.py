@@ -4,10 +4,13 @@ Law: the reference of an hour is known before the hour begins, so evidence again
 An hour's shares are drawn towards those of the whole week, the more so the fewer events it has, and
 its radius grows by what that and its own events cannot tell. All functions are pure.
 
-The radius: with w = n / (n + prior), the hour's truth differs from its drawn shares by w times the
-sampling error plus 1 - w times the distance of hour and week, which is at most what was observed
-plus the sampling error. So delta = tolerance + r + (1 - w) d, where r covers the sampling errors of
-all hours together with probability 1 - ETA. Source: drift.md section 3.6.
+The radius: let an hour have observed c of n events, the week p, and w = n / (n + prior), so that
+its drawn shares are r = w c + (1 - w) p. The truth q differs by (q - c) + (1 - w) (c - p), each
+taken against r as the ball is. The second part is known. Of the first, r is at least w c,
+so that it is at most the sampling error over the root of w. So delta = tolerance + e / sqrt(w) +
+(1 - w) |c - p|, where e covers the sampling errors of all hours together with probability 1 - ETA.
+Measured against p instead, an hour that lacks what the week has would lie outside.
+Source: drift.md section 3.6.
 
 The share of the unusual bin that the rule of three gave is no hour's to learn: no hour goes below
 it, and as for the week it adds itself to chi-squared.
@@ -63,13 +66,22 @@ def hourly_delta(
     Shape: counts, shares and assumed as of `hourly_shares`, tolerance and phi (…,); returns (…,).
     An hour without events has a radius so large that nothing is evidence.
     """
-    total = counts.sum(axis=-1)
-    known = np.maximum(total, 1.0)
+    known = np.maximum(counts.sum(axis=-1), 1.0)
     freedom = np.maximum((shares > 0).sum(axis=-1) - 1 - (np.asarray(assumed) > 0), 1)
     error = np.sqrt(special.chdtri(freedom, ETA / HOURS) * phi / known + assumed)
-    gap = (counts / known[..., None] - shares) ** 2
-    terms = np.divide(gap, shares, out=np.zeros(gap.shape), where=shares > 0)
-    distance = np.sqrt(terms.sum(axis=-1))
-    drawn = PRIOR_EVENTS / (total + PRIOR_EVENTS)
-    radius: Float64 = tolerance + error + drawn * distance
+    own = known / (known + PRIOR_EVENTS)
+    radius: Float64 = tolerance + error / np.sqrt(own) + _drawn_apart(counts, shares, assumed)
     return radius
+
+
+def _drawn_apart(counts: Float64, shares: Float64, assumed: Float64 | float = 0.0) -> Float64:
+    """Return how far drawing towards the week takes hours from what was observed in them.
+
+    Shape: as of `hourly_shares`; returns (…,).
+    """
+    total = counts.sum(axis=-1)
+    gap = (counts / np.maximum(total, 1.0)[..., None] - shares) ** 2
+    drawn = hourly_shares(counts, shares, assumed)
+    terms = np.divide(gap, drawn, out=np.zeros(gap.shape), where=drawn > 0)
+    part: Float64 = PRIOR_EVENTS / (total + PRIOR_EVENTS) * np.sqrt(terms.sum(axis=-1))
+    return part

@@ -13,9 +13,9 @@ hour by the ratio of their shares (`Bank.carry`), so that the rhythm is not in i
 A collection freezes once it has `baseline_events` and a whole week, counted from the end of the
 quarter of an hour of its first event. How far it is changes at quarters alone.
 
-An event whose own time is more than LATE_NS before its arrival is late: it reaches the counts and
-the index, there against its own hour, and neither the alarm nor what is learned. Only of streams
-with a season: without one an old event of an unchanged model follows the same law as a new one.
+An event whose own time is more than LATE_NS before its arrival is late: it reaches the counts, and
+neither the index of now, nor the alarm, nor what is learned. Only of streams with a season: without
+one an old event of an unchanged model follows the same law as a new one.
 
 Bounded: tables that are learned at one time have TABLE_BYTES_MAX together, a stream beyond waits;
 one batch settles SETTLED_PER_BATCH collections at most. Cost: 0.7 s for 10,000 streams at the
@@ -56,8 +56,6 @@ SETTLED_PER_BATCH: Final = 1
 # Streams that are referred to an hour in one step: as much as fits into the cache.
 REFERRED_AT_ONCE: Final = 96
 NO_TICK: Final = -1
-# The own time of an event that is not late.
-ON_TIME: Final = -1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,23 +126,26 @@ class Seasons:
         mask: Bool = self._is_seasonal[np.asarray(numbers, dtype=np.int64)]
         return mask
 
-    def maybe_late(self, contract: Int64, event_ns: Int64, arrival_ns: Int64) -> Int64 | None:
-        """Return own times of late inferences, ON_TIME for others; None when none is late.
+    def maybe_late(self, contract: Int64, event_ns: Int64, arrival_ns: Int64) -> Bool | None:
+        """Say which inferences are late, and count them; None when none is.
 
-        Counts them. Shape: all (rows,). Units: Unix nanoseconds.
+        Shape: all (rows,). Units: Unix nanoseconds.
         """
         if not self.exist:
             return None
         late = (arrival_ns - event_ns > LATE_NS) & self._of_contract[contract]
         count = int(np.count_nonzero(late))
         self.late_events += count
-        return np.where(late, event_ns, ON_TIME) if count else None
+        return late if count else None
+
+    def has_room(self, grid: Grid) -> bool:
+        """Say whether another stream may be learned; one always may, however wide its grid is."""
+        held = sum(each.table.nbytes for each in self.rhythms.values())
+        return not self.rhythms or held + table_bytes(grid) <= TABLE_BYTES_MAX
 
     def begin(self, number: int, grid: Grid) -> bool:
         """Begin to count a stream's hours; say whether there is room, else it waits."""
-        held = sum(each.table.nbytes for each in self.rhythms.values())
-        # One stream always has room, however wide its grid is.
-        if self.rhythms and held + table_bytes(grid) > TABLE_BYTES_MAX:
+        if not self.has_room(grid):
             self.waiting.add(number)
             return False
         self.waiting.discard(number)
@@ -282,29 +283,3 @@ class Seasons:
             moved = mine[hours == hour]
             before = self.references(moved.tolist(), baselines, hour)
             bank.carry(moved, before.shares)
-
-    def show_late(
-        self,
-        bank: Bank,
-        number: int,
-        baselines: Mapping[int, Baseline],
-        *,
-        bins: Int64,
-        at_ns: Int64,
-    ) -> None:
-        """Add late events of a stream to its index, each as its own hour has it.
-
-        Shape: bins and at_ns (events,), bins of the grid.
-        """
-        if number not in self.judged:
-            return
-        group = baselines[number].group
-        shown = int(self.shown_hours(bank, np.array([number]))[0])
-        into = self.references([number], baselines, shown).shares[0]
-        hours = hour_of_week(at_ns)
-        for hour in np.unique(hours).tolist():
-            own = self.references([number], baselines, hour).shares[0]
-            seen = np.bincount(group[bins[hours == hour]], minlength=len(own))
-            # Every bin of an event has a share in every hour.
-            moved = seen * np.divide(into, own, out=np.zeros_like(own), where=own > 0)
-            bank.show(number, moved * (seen.sum() / moved.sum()))

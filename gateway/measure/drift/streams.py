@@ -40,10 +40,11 @@ from gateway.measure.drift.fleet import PATIENCE_S, Budget
 from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.hours import alarms_by_hour, freeze_hours
 from gateway.measure.drift.lanes import NOT_COLLECTING, Lane
-from gateway.measure.drift.seasons import ON_TIME, Against, Seasons
+from gateway.measure.drift.seasons import Against, Seasons
 from gateway.measure.drift.shadow import Shadows, Superseded
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64
+from gateway.tables import Bool
 
 TICK_EVENTS_MIN: Final = 20
 TICK_HELD_S_MAX: Final = 300.0
@@ -75,6 +76,7 @@ class Streams:
         self.readers = self._counting.readers
         self.items: list[Stream] = []
         self._of_key: dict[tuple[str, str, str], int] = {}
+        self._of_signal: dict[tuple[str, str], list[int]] = {}
         self._of_series: dict[int, list[int]] = {}
         self.baselines: dict[int, Baseline] = {}
         self.inherited: set[int] = set()
@@ -114,6 +116,7 @@ class Streams:
         self.items.append(stream)
         self.seasons.append(stream.contract)
         self._of_key[stream.key] = number
+        self._of_signal.setdefault((stream.model, stream.signal), []).append(number)
         self._of_series.setdefault(stream.series, []).append(number)
         self.bank.reserve(number + 1)
         if learn:
@@ -150,30 +153,27 @@ class Streams:
     def _maybe_before(self, number: int) -> Baseline | None:
         """Return the newest frozen baseline of another version of the same signal."""
         mine, grid = self.items[number], self.grid(number)
-        for other in range(number - 1, -1, -1):
-            item = self.items[other]
-            if (item.model, item.signal) == (mine.model, mine.signal):
-                baseline = self.baselines.get(other)
-                if baseline is not None and baseline.grid == grid:
-                    return baseline
+        for other in reversed(self._of_signal[mine.model, mine.signal]):
+            baseline = self.baselines.get(other)
+            if other < number and baseline is not None and baseline.grid == grid:
+                return baseline
         return None
 
     def add(
-        self, batch: Batch, rows: Int64 | None, series: Int64, late_ns: Int64 | None = None
+        self, batch: Batch, rows: Int64 | None, series: Int64, late: Bool | None = None
     ) -> list[Int64]:
         """Count the signals of inferences. Returns the bins of each reader, (rows,) each.
 
-        `late_ns` are the event times of those that are not to be judged, ON_TIME for the others.
+        Those that are `late` are counted, and not judged. Shape: late (rows,).
         """
         bins = self._counting.bins(batch, rows)
-        if late_ns is None:
+        if late is None:
             self._counting.count(series, bins)
             return bins
-        on_time = late_ns == ON_TIME
-        self._counting.count(series[on_time], [each[on_time] for each in bins])
-        late, at_ns = [each[~on_time] for each in bins], late_ns[~on_time]
-        for lane, row, found in self._counting.count_late(series[~on_time], late):
-            self._show_late(lane, row, found, at_ns)
+        self._counting.count(series[~late], [each[~late] for each in bins])
+        skipped = self._counting.count_late(series[late], [each[late] for each in bins])
+        for lane, row, found in skipped:
+            self._skip_late(lane, row, found)
         return bins
 
     def maybe_weigh(
@@ -187,16 +187,13 @@ class Streams:
             self._open_weights(found, learn=True)
         return self._counting.maybe_weigh(said, rows, series)
 
-    def _show_late(self, lane: Lane, rows: Int64, bins: Int64, at_ns: Int64) -> None:
-        """Let late events, which are counted, into the index, and into no collection."""
+    def _skip_late(self, lane: Lane, rows: Int64, bins: Int64) -> None:
+        """Keep late events, which are counted, out of what is being learned."""
         for row in np.unique(rows[rows >= 0]).tolist():
-            number, mine = lane.stream[row], rows == row
-            if number in self.collections:
-                came = np.bincount(bins[mine], minlength=lane.grid.width)
-                self.collections[number].last = self.collections[number].last + came
-            self.seasons.show_late(
-                self.bank, number, self.baselines, bins=bins[mine], at_ns=at_ns[mine]
-            )
+            collection = self.collections.get(lane.stream[row])
+            if collection is not None:
+                came = np.bincount(bins[rows == row], minlength=lane.grid.width)
+                collection.last = collection.last + came
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""
@@ -338,6 +335,8 @@ class Streams:
     def collect_waiting(self) -> None:
         """Begin to collect what waits for room, as far as there is any."""
         for number in sorted(self.seasons.waiting):
+            if not self.seasons.has_room(self.grid(number)):
+                break
             self.collect(number)
 
     def _take(self, number: int, baseline: Baseline) -> None:

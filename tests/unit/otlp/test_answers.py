@@ -28,6 +28,9 @@ from gateway.otlp.answers import (
         ("soon", None),
         ("-5", None),
         ("1.5", None),
+        ("Mon, 20 Nov 99999999999 00:00:00 GMT", None),
+        ("Mon, 20 Nov 2026 00:00:00 +999999999999999", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", RETRY_AFTER_S_MAX),
         ("²", None),
     ],
 )

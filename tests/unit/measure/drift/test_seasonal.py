@@ -60,6 +60,23 @@ def test_the_radius_holds_the_truth_of_all_hours(events: int, seed: int) -> None
     assert outside <= 5
 
 
+def test_the_radius_holds_laws_of_hours_that_lack_what_the_week_has(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    outside = 0
+    for _ in range(1_000):
+        bins = int(rng.integers(2, 20))
+        week = np.array([1e-5, *rng.dirichlet(np.full(bins, 2.0))])
+        week /= week.sum()
+        law = np.array([0, *rng.dirichlet(np.full(bins, rng.choice([0.1, 0.5, 2.0])))])
+        events = int(10 ** rng.uniform(2.5, 5.2))
+        counts = rng.multinomial(events, law / law.sum()).astype(np.float64)
+        drawn = hourly_shares(counts, week, 1e-5)
+        distance = np.sqrt(((law - drawn) ** 2 / drawn).sum())
+        outside += bool(distance > hourly_delta(counts, week, 0.0, 1.0, 1e-5))
+    # ETA over all hours of a week would allow far less than one.
+    assert outside == 0
+
+
 def test_an_hour_that_was_never_seen_finds_nothing() -> None:
     shares = np.full(20, 0.05)
     delta = hourly_delta(np.zeros((HOURS, 20)), shares, 0.1, 1.0)

@@ -23,7 +23,6 @@ from tests.unit.measure.drift.stand import (
     SIZE,
     Site,
     Stand,
-    rhythm,
     same,
     seasonal,
     worse,
@@ -251,14 +250,12 @@ def test_hours_of_a_file_judge_from_the_first_event_on(week: State) -> None:
     assert 0 not in stand.streams.collections
 
 
-def test_late_events_reach_counts_and_index_but_no_alarm(learned: State) -> None:
+def test_late_events_reach_the_counts_alone(learned: State) -> None:
     late, quiet = (Site(seasonal(), seed=8, restored=learned) for _ in range(2))
     for site in (late, quiet):
         site.run(8)
     number, streams = late.number(), late.measure.streams
     before = streams.counts(number).sum()
-    evidence = streams.bank.log_m[number].copy()
-    shown = late.view().drift
     batch = late.fleet.batch(
         late.now_ns, late.rng.beta(2, 6, SIZE), brightness=late.rng.beta(2, 2, SIZE)
     )
@@ -268,36 +265,12 @@ def test_late_events_reach_counts_and_index_but_no_alarm(learned: State) -> None
     assert streams.counts(number).sum() == before + SIZE
     assert streams.lanes[streams.items[number].lane].open[streams.items[number].row].sum() == SIZE
     assert late.measure.snapshot().counters.drift_late == SIZE
-    now = late.view().drift
-    assert shown is not None
-    assert now is not None
-    assert now.window_events > shown.window_events
-    assert now.psi > shown.psi + 0.05
     late.measure.streams.turn(late.now_ns + SECOND_NS * 10)
     quiet.measure.streams.turn(late.now_ns + SECOND_NS * 10)
     # The tick that closes next holds what came in time alone.
-    fixed = slice(0, 10)
-    assert np.array_equal(
-        streams.bank.log_m[number, fixed], quiet.measure.streams.bank.log_m[number, fixed]
-    )
-    assert not np.array_equal(streams.bank.log_m[number], evidence)
-
-
-def test_a_late_event_of_the_same_hour_law_does_not_move_the_index(learned: State) -> None:
-    site = Site(seasonal(), seed=8, restored=learned)
-    site.run(8)
-    shown = site.view().drift
-    for back in range(2, 14):
-        at_ns = site.now_ns - back * HOUR_NS
-        a, b = rhythm(at_ns / (24 * HOUR_NS))
-        batch = site.fleet.batch(site.now_ns, site.rng.beta(a, b, SIZE))
-        batch.spans["start_ns"] = batch.spans["end_ns"] = at_ns
-        site.measure.observe(batch)
-    now = site.view().drift
-    assert shown is not None
-    assert now is not None
-    assert now.window_events > 1.5 * shown.window_events
-    assert now.psi_debiased < shown.psi_debiased + 0.05
+    row = np.array([number])
+    ours, theirs = streams.bank.state(row), quiet.measure.streams.bank.state(row)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_late_events_are_not_learned_and_without_a_season_none_is_late() -> None:
