@@ -22,7 +22,7 @@ one batch settles SETTLED_PER_BATCH collections at most. Cost: 0.7 s for 10,000 
 change of an hour; nothing on the way of a batch but one comparison of times.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +44,7 @@ from gateway.measure.drift.hours import (
     references,
     table_bytes,
 )
+from gateway.measure.drift.lanes import Lane
 from gateway.measure.drift.seasonal import HOUR_NS, HOURS, hour_of_week
 from gateway.measure.settings import MeasureSettings
 from gateway.measure.state import Int64, grown
@@ -98,6 +99,7 @@ class Seasons:
         self._tick_ns = settings.drift_tick_ns
         self._wanted = settings.baseline_events
         self._contract_of: list[int] = []
+        self._series_of: list[int] = []
         self._is_seasonal = np.zeros(0, dtype=np.bool_)
         self.rhythms: dict[int, Rhythm] = {}
         self.waiting: set[int] = set()
@@ -112,12 +114,17 @@ class Seasons:
         """Whether any contract has a season."""
         return bool(self._of_contract.any())
 
-    def append(self, contract: int) -> None:
-        """Append a stream of a contract."""
+    def append(self, contract: int, series: int) -> None:
+        """Append a stream of a series of a contract."""
         number = len(self._contract_of)
         self._contract_of.append(contract)
+        self._series_of.append(series)
         self._is_seasonal = grown(self._is_seasonal, number + 1)
         self._is_seasonal[number] = self._of_contract[contract]
+
+    def in_turn(self, numbers: Iterable[int]) -> list[int]:
+        """Sort streams by series, which a restart keeps: streams of weights get other numbers."""
+        return sorted(numbers, key=lambda each: (self._series_of[each], each))
 
     def has(self, number: int) -> bool:
         """Say whether a stream has a season."""
@@ -201,7 +208,7 @@ class Seasons:
         # As it was at the last change of a quarter, whenever that is noticed.
         now_ns = self._quarter(tick) * QUARTER_NS
         found = []
-        for number in sorted(self.rhythms):
+        for number in self.in_turn(self.rhythms):
             rhythm = self.rhythms[number]
             if rhythm.first == NO_TICK or now_ns < rhythm.first * self._tick_ns + WEEK_NS:
                 continue
@@ -282,6 +289,28 @@ class Seasons:
             moved = mine[hours == hour]
             before = self.references(moved.tolist(), baselines, hour)
             bank.carry(moved, before.shares)
+
+    def show_late_events(
+        self,
+        bank: Bank,
+        lane: Lane,
+        rows: Int64,
+        collections: Mapping[int, Collection],
+        baselines: Mapping[int, Baseline],
+        *,
+        bins: Int64,
+        at_ns: Int64,
+    ) -> None:
+        """Let late events, which are counted, into the index, and into no collection.
+
+        Shape: rows of the lane, NO_ROW where nothing is counted, bins and at_ns (events,).
+        """
+        for row in np.unique(rows[rows >= 0]).tolist():
+            number, mine = lane.stream[row], rows == row
+            if number in collections:
+                came = np.bincount(bins[mine], minlength=lane.grid.width)
+                collections[number].last = collections[number].last + came
+            self.show_late(bank, number, baselines, bins=bins[mine], at_ns=at_ns[mine])
 
     def show_late(
         self,

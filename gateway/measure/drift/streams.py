@@ -33,7 +33,7 @@ from gateway.batch import Batch, Upstream
 from gateway.contract.plan import Plan
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline
 from gateway.measure.drift.collect import Collection, alarms_by_itself
-from gateway.measure.drift.counting import Counting, Stream
+from gateway.measure.drift.counting import INCLUSION_LANE, Counting, Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.fleet import PATIENCE_S, Budget
@@ -68,6 +68,7 @@ class Streams:
     def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
         self._plan = plan
         self._settings = settings
+        self._block_events = max(1, settings.baseline_events // BLOCKS_PER_BASELINE)
         self._given = given(plan)
         self._counting = Counting(plan)
         self.places = self._counting.places
@@ -112,7 +113,7 @@ class Streams:
     def _open(self, stream: Stream, *, learn: bool) -> None:
         number = len(self.items)
         self.items.append(stream)
-        self.seasons.append(stream.contract)
+        self.seasons.append(stream.contract, stream.series)
         self._of_key[stream.key] = number
         self._of_series.setdefault(stream.series, []).append(number)
         self.bank.reserve(number + 1)
@@ -173,30 +174,34 @@ class Streams:
         self._counting.count(series[on_time], [each[on_time] for each in bins])
         late, at_ns = [each[~on_time] for each in bins], late_ns[~on_time]
         for lane, row, found in self._counting.count_late(series[~on_time], late):
-            self._show_late(lane, row, found, at_ns)
+            self.seasons.show_late_events(
+                self.bank, lane, row, self.collections, self.baselines, bins=found, at_ns=at_ns
+            )
         return bins
 
     def maybe_weigh(
-        self, said: Upstream, rows: Int64 | None, contract: Int64, series: Int64
+        self,
+        said: Upstream,
+        rows: Int64 | None,
+        contract: Int64,
+        series: Int64,
+        late_ns: Int64 | None = None,
     ) -> Int64 | None:
-        """Count the weights that samplers before the gateway gave inferences.
+        """Count the weights that samplers before the gateway gave inferences; late ones as `add`.
 
         Returns their bins, None where no sampler is known. Shape: all (rows,), `said` (spans,).
         """
-        for found in self._counting.newly_sampled(said, rows, contract):
-            self._open_weights(found, learn=True)
-        return self._counting.maybe_weigh(said, rows, series)
-
-    def _show_late(self, lane: Lane, rows: Int64, bins: Int64, at_ns: Int64) -> None:
-        """Let late events, which are counted, into the index, and into no collection."""
-        for row in np.unique(rows[rows >= 0]).tolist():
-            number, mine = lane.stream[row], rows == row
-            if number in self.collections:
-                came = np.bincount(bins[mine], minlength=lane.grid.width)
-                self.collections[number].last = self.collections[number].last + came
-            self.seasons.show_late(
-                self.bank, number, self.baselines, bins=bins[mine], at_ns=at_ns[mine]
+        for each in self._counting.newly_sampled(said, rows, contract):
+            self._open_weights(each, learn=True)
+        late = None if late_ns is None else late_ns != ON_TIME
+        bins = self._counting.maybe_weigh(said, rows, series, late)
+        if bins is not None and late is not None and late_ns is not None:
+            lane, found, at_ns = self.lanes[INCLUSION_LANE], bins[late], late_ns[late]
+            row = lane.rows_of(series[late])
+            self.seasons.show_late_events(
+                self.bank, lane, row, self.collections, self.baselines, bins=found, at_ns=at_ns
             )
+        return bins
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""
@@ -252,10 +257,6 @@ class Streams:
         lane.due[row] = NOT_COLLECTING if is_seasonal else self._block_events
         lane.collecting += 1
 
-    @property
-    def _block_events(self) -> int:
-        return max(1, self._settings.baseline_events // BLOCKS_PER_BASELINE)
-
     def learn(self) -> list[int]:
         """Close blocks and freeze what has enough events. Returns streams with a new baseline."""
         frozen = self._learn_hours() if self.seasons.rhythms else []
@@ -310,8 +311,7 @@ class Streams:
             number, baseline, collection.refusals
         ):
             self.collections[number] = Collection.begin(lane.counts(row), refusals)
-            lane.seen[row] = 0
-            lane.due[row] = self._block_events
+            lane.seen[row], lane.due[row] = 0, self._block_events
             return
         self._take(number, baseline)
 
@@ -337,7 +337,7 @@ class Streams:
 
     def collect_waiting(self) -> None:
         """Begin to collect what waits for room, as far as there is any."""
-        for number in sorted(self.seasons.waiting):
+        for number in self.seasons.in_turn(self.seasons.waiting):
             self.collect(number)
 
     def _take(self, number: int, baseline: Baseline) -> None:
