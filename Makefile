@@ -9,7 +9,8 @@ PYTHON := .venv/bin/python
 EXHAUSTIVE := $(addprefix tests/,laws/test_power_cut.py laws/test_storage_faults.py \
 	laws/test_journal_bytes.py laws/test_journal_crash.py laws/test_journal_damage.py \
 	laws/test_simulation.py flow/test_kill.py laws/test_measure_slo_recount.py \
-	laws/test_measure_slo_noise.py laws/test_measure_slo_prometheus.py)
+	laws/test_measure_slo_noise.py laws/test_measure_slo_prometheus.py \
+	laws/test_measure_site_budget.py laws/test_measure_drift_whole.py)
 LINTED := gateway collectors dashboards tests benchmarks setup.py
 
 .PHONY: help build packages clients demo test lint bench fuzz clean

@@ -256,7 +256,7 @@ class Measure:
         bins = self.streams.add(batch, some.rows, some.series, late)
         self.rates.add(some.contract, some.event_ns)
         self.operations.count(batch, some, cold, bins)
-        weights = self.streams.maybe_weigh(said, some.rows, some.contract, some.series)
+        weights = self.streams.maybe_weigh(said, some.rows, some.contract, some.series, late)
         count = len(self.series)
         chosen, rank = thinned(some.series, count, ROWS_PER_BATCH, batch.sequence)
         self._keep(self._recent, batch, some, chosen, rank, bins, weights, bucket)

@@ -42,7 +42,10 @@ def maybe_attribution(streams: Streams, series: int) -> AttributionView | None:
 
 
 def _maybe_divergence(streams: Streams, number: int) -> tuple[float, Float64] | None:
-    """Return KL of the recent window less its mean without a change, and the window's shares."""
+    """Return KL of the recent window less its mean without a change, and the window's shares.
+
+    With a season both are in terms of the hour of the newest tick.
+    """
     baseline = streams.baselines.get(number)
     if baseline is None:
         return None
@@ -52,8 +55,9 @@ def _maybe_divergence(streams: Streams, number: int) -> tuple[float, Float64] | 
         return None
     q = jeffreys(counts)
     # Twice KL is chi-squared of B - 1 degrees times k where nothing changes.
-    k = baseline.phi / baseline.events + 1 / max(float(size[0]), 1.0)
-    return float(kl(q, baseline.shares)) - (baseline.bins - 1) * k / 2, q
+    against = streams.against(number)
+    k = 1 / against.events + 1 / max(float(size[0]), 1.0)
+    return float(kl(q, against.shares)) - (baseline.bins - 1) * k / 2, q
 
 
 def maybe_weights(streams: Streams, series: int) -> WeightsView | None:

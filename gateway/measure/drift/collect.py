@@ -5,7 +5,7 @@ overdispersion, and whether the time that was learned from was steady. There are
 of them: of so many, each two neighbours become one, and later blocks are as large.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,7 @@ import numpy as np
 from gateway.measure.drift.baseline import Baseline, freeze
 from gateway.measure.drift.detector import Bank
 from gateway.measure.drift.grid import Grid
+from gateway.measure.drift.lanes import Lane
 from gateway.measure.state import Int64
 
 BLOCKS_MAX: Final = 16
@@ -49,6 +50,15 @@ class Collection:
         """Freeze what has been collected."""
         counts = np.sum(np.array(self.blocks), axis=0)
         return freeze(grid, counts, self.blocks, unsteady=unsteady)
+
+
+def leave_out(collections: Mapping[int, Collection], lane: Lane, rows: Int64, bins: Int64) -> None:
+    """Keep events that a lane has counted out of what is being learned. Shape: both (events,)."""
+    for row in np.unique(rows[rows >= 0]).tolist():
+        collection = collections.get(lane.stream[row])
+        if collection is not None:
+            came = np.bincount(bins[rows == row], minlength=lane.grid.width)
+            collection.last = collection.last + came
 
 
 def alarms_by_itself(

@@ -17,6 +17,7 @@ from gateway.measure.drift.grid import Grid
 from gateway.measure.drift.inclusion import INCLUSION, NO_PLACE, Inclusion
 from gateway.measure.drift.lanes import Lane, LaneKey, measured
 from gateway.measure.state import Int64
+from gateway.tables import Bool
 
 # The first lane, however late it gets its first row, so that alarms have one order.
 INCLUSION_LANE: Final = 0
@@ -156,12 +157,22 @@ class Counting:
             divided.lane.count_late(row, found)
             yield divided.lane, row, found
 
-    def maybe_weigh(self, said: Upstream, rows: Int64 | None, series: Int64) -> Int64 | None:
-        """Count the weights of inferences. Returns their bins, None where no sampler is known."""
-        if not self._inclusion.lane.stream:
+    def maybe_weigh(
+        self, said: Upstream, rows: Int64 | None, series: Int64, late: Bool | None
+    ) -> Int64 | None:
+        """Count the weights of inferences; those that are `late` are not judged.
+
+        Returns their bins, None where no sampler is known.
+        """
+        lane = self._inclusion.lane
+        if not lane.stream:
             return None
         bins = self._inclusion.bins(said, rows)
-        self._inclusion.lane.add(series, bins)
+        if late is None:
+            lane.add(series, bins)
+            return bins
+        lane.add(series[~late], bins[~late])
+        lane.count_late(lane.rows_of(series[late]), bins[late])
         return bins
 
     def _key_of(self, signal: Signal, grid: Grid) -> LaneKey:

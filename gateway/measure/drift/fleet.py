@@ -3,8 +3,9 @@
 Law: none of this assumes anything about how detectors depend on one another. A detector's M after T
 ticks has a mean of at most T, and that is all that is used. Functions are pure; M is in logs.
 
-Pages, per site: detector i has the bound A_i K, where K counts the detectors that run. K may grow
-and never falls. Let Phi be the sum of M_i / (A_i K) plus the number N of alarms of all detectors.
+Pages, per site: detector i has the bound A_i K, where K counts the detectors that run, and those of
+event rates from the time on in which they learn. K may grow and never falls. Let Phi be the sum of
+M_i / (A_i K) plus the number N of alarms of all detectors.
 In a tick the M_i of a detector without change grows by at most 1 in the mean; where K grows, the
 sum only falls; an alarm takes at least 1 from the sum and adds 1 to N. So N grows in the mean by at
 most the sum of 1 / (A_i K) over those that run, which are at most K, and

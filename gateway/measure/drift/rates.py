@@ -126,6 +126,8 @@ class Rates:
         self.evidence.fill(-np.inf)
         self.filling[:, REFERENCE] = True
         self.baselines: dict[int, RateBaseline] = {}
+        # Before any has learned: an idle step may end that, and must move no bound of others.
+        budget.tell("rates", rows)
         # What follows is computed from the baselines. Shape: (rows, HOURS), phi (rows,).
         self._mean = np.ones((rows, HOURS))
         self._low = np.zeros((rows, HOURS))
@@ -194,10 +196,11 @@ class Rates:
     def turn(self, now_ns: int) -> list[RateAlarm | RateEnd]:
         """Close the ticks that are over and judge them, in order."""
         tick = now_ns // self.tick_ns
-        if not self.contracts or not self.tick or tick <= self.tick:
+        if not self.tick or tick <= self.tick:
             return []
         told: list[RateAlarm | RateEnd] = []
-        heard = self.heard_ns // self.tick_ns
+        # Without any the clock goes on, or the first that is judged would have all ticks to close.
+        heard = self.heard_ns // self.tick_ns if self.contracts else 0
         for at in range(self.tick, min(tick, heard + UNHEARD_TICKS)):
             told += self._close(at)
         self.tick = tick
@@ -326,7 +329,6 @@ class Rates:
         season = self._plan.contracts[self.contracts[row]].drift.season
         found = freeze_rate(self.sums[row, REFERENCE], self.tick_ns, season)
         self.baselines[row] = found
-        self.budget.tell("rates", self.running)
         self._mean[row] = found.means()
         self._low[row], self._high[row] = found.ranges(self.tolerance(row))
         self._phi[row] = found.phi

@@ -22,7 +22,7 @@ one batch settles SETTLED_PER_BATCH collections at most. Cost: 0.7 s for 10,000 
 change of an hour; nothing on the way of a batch but one comparison of times.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,6 +96,7 @@ class Seasons:
         self._tick_ns = settings.drift_tick_ns
         self._wanted = settings.baseline_events
         self._contract_of: list[int] = []
+        self._series_of: list[int] = []
         self._is_seasonal = np.zeros(0, dtype=np.bool_)
         self.rhythms: dict[int, Rhythm] = {}
         self.waiting: set[int] = set()
@@ -110,12 +111,17 @@ class Seasons:
         """Whether any contract has a season."""
         return bool(self._of_contract.any())
 
-    def append(self, contract: int) -> None:
-        """Append a stream of a contract."""
+    def append(self, contract: int, series: int) -> None:
+        """Append a stream of a series of a contract."""
         number = len(self._contract_of)
         self._contract_of.append(contract)
+        self._series_of.append(series)
         self._is_seasonal = grown(self._is_seasonal, number + 1)
         self._is_seasonal[number] = self._of_contract[contract]
+
+    def in_turn(self, numbers: Iterable[int]) -> list[int]:
+        """Sort streams by series, which a restart keeps: streams of weights get other numbers."""
+        return sorted(numbers, key=lambda each: (self._series_of[each], each))
 
     def has(self, number: int) -> bool:
         """Say whether a stream has a season."""
@@ -202,7 +208,7 @@ class Seasons:
         # As it was at the last change of a quarter, whenever that is noticed.
         now_ns = self._quarter(tick) * QUARTER_NS
         found = []
-        for number in sorted(self.rhythms):
+        for number in self.in_turn(self.rhythms):
             rhythm = self.rhythms[number]
             if rhythm.first == NO_TICK or now_ns < rhythm.first * self._tick_ns + WEEK_NS:
                 continue

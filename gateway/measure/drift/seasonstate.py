@@ -5,7 +5,7 @@ are being learned are saved under the place of their stream in the list of strea
 events alone. A state from before there were seasons reads as one without any.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -22,22 +22,27 @@ from gateway.tables import UInt32
 _NOTHING: Final[Json] = {"hours": [], "rhythms": [], "waiting": [], "late": 0}
 
 
-def save(seasons: Seasons, baselines: Iterable[Baseline]) -> State:
-    """Copy the hours of baselines and of what is being learned."""
+def save(seasons: Seasons, baselines: Iterable[Baseline], order: Sequence[int]) -> State:
+    """Copy the hours of baselines and of what is being learned.
+
+    `order` lists the streams as they are saved, by number.
+    """
+    place_of = {number: place for place, number in enumerate(order)}
     held = {each.digest: each.hours for each in baselines if each.hours is not None}
     described = []
     cells: list[UInt32] = []
-    for number, rhythm in sorted(seasons.rhythms.items()):
+    for number in seasons.in_turn(seasons.rhythms):
+        rhythm = seasons.rhythms[number]
         table = rhythm.table.reshape(-1)
         at = np.flatnonzero(table)
-        described.append([number, rhythm.first, rhythm.table.shape[2], len(at)])
+        described.append([place_of[number], rhythm.first, rhythm.table.shape[2], len(at)])
         cells += [at.astype(np.uint32), table[at]]
     return {
         "items": pack_json(
             {
                 "hours": [[digest, hours.shape[1]] for digest, hours in sorted(held.items())],
                 "rhythms": described,
-                "waiting": sorted(seasons.waiting),
+                "waiting": sorted(place_of[number] for number in seasons.waiting),
                 "late": seasons.late_events,
             }
         ),

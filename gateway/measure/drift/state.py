@@ -66,7 +66,7 @@ def save(streams: Streams) -> State:
         "detectors": np.array([streams.budget.detectors], dtype=np.int64),
         **prefixed("bank", streams.bank.state(rows)),
         **prefixed("shadow", shadows),
-        **prefixed("seasons", seasonstate.save(streams.seasons, _held(streams))),
+        **prefixed("seasons", seasonstate.save(streams.seasons, _held(streams), order)),
     }
 
 
@@ -205,6 +205,8 @@ def _load_shadows(
             continue
         if number in streams.baselines and streams.maybe_given(number) is None:
             baseline = each.baseline(streams.grid(number), hours)
+            if streams.seasons.has(number) and baseline.hours is None:
+                continue
             streams.shade(number, baseline, each.until_ns)
             streams.shadows.resume(number, each)
 

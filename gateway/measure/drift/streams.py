@@ -32,8 +32,8 @@ import numpy as np
 from gateway.batch import Batch, Upstream
 from gateway.contract.plan import Plan
 from gateway.measure.drift.baseline import BLOCKS_MIN, Baseline
-from gateway.measure.drift.collect import Collection, alarms_by_itself
-from gateway.measure.drift.counting import Counting, Stream
+from gateway.measure.drift.collect import Collection, alarms_by_itself, leave_out
+from gateway.measure.drift.counting import INCLUSION_LANE, Counting, Stream
 from gateway.measure.drift.detector import Alarm, Bank
 from gateway.measure.drift.files import given
 from gateway.measure.drift.fleet import PATIENCE_S, Budget
@@ -69,6 +69,7 @@ class Streams:
     def __init__(self, plan: Plan, settings: MeasureSettings) -> None:
         self._plan = plan
         self._settings = settings
+        self._block_events = max(1, settings.baseline_events // BLOCKS_PER_BASELINE)
         self._given = given(plan)
         self._counting = Counting(plan)
         self.places = self._counting.places
@@ -114,7 +115,7 @@ class Streams:
     def _open(self, stream: Stream, *, learn: bool) -> None:
         number = len(self.items)
         self.items.append(stream)
-        self.seasons.append(stream.contract)
+        self.seasons.append(stream.contract, stream.series)
         self._of_key[stream.key] = number
         self._of_signal.setdefault((stream.model, stream.signal), []).append(number)
         self._of_series.setdefault(stream.series, []).append(number)
@@ -173,27 +174,28 @@ class Streams:
         self._counting.count(series[~late], [each[~late] for each in bins])
         skipped = self._counting.count_late(series[late], [each[late] for each in bins])
         for lane, row, found in skipped:
-            self._skip_late(lane, row, found)
+            leave_out(self.collections, lane, row, found)
         return bins
 
     def maybe_weigh(
-        self, said: Upstream, rows: Int64 | None, contract: Int64, series: Int64
+        self,
+        said: Upstream,
+        rows: Int64 | None,
+        contract: Int64,
+        series: Int64,
+        late: Bool | None = None,
     ) -> Int64 | None:
-        """Count the weights that samplers before the gateway gave inferences.
+        """Count the weights that samplers before the gateway gave inferences; late ones as `add`.
 
         Returns their bins, None where no sampler is known. Shape: all (rows,), `said` (spans,).
         """
-        for found in self._counting.newly_sampled(said, rows, contract):
-            self._open_weights(found, learn=True)
-        return self._counting.maybe_weigh(said, rows, series)
-
-    def _skip_late(self, lane: Lane, rows: Int64, bins: Int64) -> None:
-        """Keep late events, which are counted, out of what is being learned."""
-        for row in np.unique(rows[rows >= 0]).tolist():
-            collection = self.collections.get(lane.stream[row])
-            if collection is not None:
-                came = np.bincount(bins[rows == row], minlength=lane.grid.width)
-                collection.last = collection.last + came
+        for each in self._counting.newly_sampled(said, rows, contract):
+            self._open_weights(each, learn=True)
+        bins = self._counting.maybe_weigh(said, rows, series, late)
+        if bins is not None and late is not None:
+            lane = self.lanes[INCLUSION_LANE]
+            leave_out(self.collections, lane, lane.rows_of(series[late]), bins[late])
+        return bins
 
     def adopt(self, number: int, baseline: Baseline) -> None:
         """Judge a stream against a baseline from the next event on."""
@@ -249,10 +251,6 @@ class Streams:
         lane.due[row] = NOT_COLLECTING if is_seasonal else self._block_events
         lane.collecting += 1
 
-    @property
-    def _block_events(self) -> int:
-        return max(1, self._settings.baseline_events // BLOCKS_PER_BASELINE)
-
     def learn(self) -> list[int]:
         """Close blocks and freeze what has enough events. Returns streams with a new baseline."""
         frozen = self._learn_hours() if self.seasons.rhythms else []
@@ -307,8 +305,7 @@ class Streams:
             number, baseline, collection.refusals
         ):
             self.collections[number] = Collection.begin(lane.counts(row), refusals)
-            lane.seen[row] = 0
-            lane.due[row] = self._block_events
+            lane.seen[row], lane.due[row] = 0, self._block_events
             return
         self._take(number, baseline)
 
@@ -334,7 +331,7 @@ class Streams:
 
     def collect_waiting(self) -> None:
         """Begin to collect what waits for room, as far as there is any."""
-        for number in sorted(self.seasons.waiting):
+        for number in self.seasons.in_turn(self.seasons.waiting):
             if not self.seasons.has_room(self.grid(number)):
                 break
             self.collect(number)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from gateway.batch import Anomaly, AnomalyKind, Batch
 from gateway.contract.plan import Plan
+from gateway.contract.schema import DriftRule, Season
 from gateway.measure import Measure, MeasureSettings, merge
+from gateway.measure.drift.counting import INCLUSION_LANE
 from gateway.measure.drift.inclusion import INCLUSION, WEIGHTS, bins_of_thresholds, effective
 from gateway.measure.snapshot import BaselineState, SignalView
 from gateway.measure.state import State
@@ -271,3 +273,24 @@ def test_a_state_without_weights_of_rows_restores() -> None:
     again = other.state()
     assert (again["recent/inclusion"] == -1).all()
     assert np.array_equal(again["recent/bins"], state["recent/bins"])
+
+
+def test_weights_of_late_events_are_counted_and_not_judged_where_there_is_a_season() -> None:
+    site = Site(plan(contract(drift=DriftRule(season=Season.HOUR_OF_WEEK), slos=())))
+    site.run(3, [HALF])
+    streams = site.measure.streams
+    number = streams.number_of("damage-net", "1.0", INCLUSION)
+    assert number is not None
+    lane, row = streams.lanes[INCLUSION_LANE], streams.items[number].row
+    open_before, before = lane.open[row].copy(), streams.counts(number)
+    fleet = Fleet(site.plan, size=80)
+    late = stated(fleet.batch(site.now_ns, np.full(80, 0.5)), [TENTH])
+    late.spans["end_ns"] -= np.uint64(2 * 3_600 * SECOND_NS)
+    late.spans["start_ns"] -= np.uint64(2 * 3_600 * SECOND_NS)
+    site.measure.observe(late)
+    assert site.measure.streams.seasons.late_events == 80
+    assert (streams.counts(number) - before).sum() == 80
+    assert np.array_equal(lane.open[row], open_before)
+    # Nor is it learned.
+    learned = streams.counts(number) - streams.collections[number].last
+    assert learned.sum() == open_before.sum()

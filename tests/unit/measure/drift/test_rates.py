@@ -277,6 +277,21 @@ def test_rates_share_the_budget_of_a_site_with_all_other_detectors() -> None:
     own = rates.log_bound(rates.contracts[0])
     rates.budget = Budget(FalseAlarms.SITE)
     rates.budget.tell("streams", 5)
+    rates.budget.tell("rates", 2)
     armed(rates, np.full((2, 24 * TICKS), 10))
     assert rates.budget.detectors == 7
     assert rates.log_bound(rates.contracts[0]) == pytest.approx(own + np.log(7), rel=1e-12)
+
+
+def test_what_is_learned_between_two_batches_moves_no_bound() -> None:
+    rates = made(2)
+    budget = rates.budget
+    assert budget.detectors == 2
+    site = Site(rates)
+    for _ in range(24 * TICKS - 5):
+        site.send([10, 10])
+    assert not rates.baselines
+    for _ in range(2 * TICKS):
+        site.send([10, 10])
+    assert len(rates.baselines) == 2
+    assert budget.detectors == 2

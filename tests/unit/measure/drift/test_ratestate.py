@@ -4,7 +4,7 @@ import numpy as np
 
 from gateway.contract.schema import DriftRule, Season
 from gateway.measure.drift.fleet import Budget
-from gateway.measure.drift.ratebaseline import EVENTS, OF_TICKS, freeze_rate
+from gateway.measure.drift.ratebaseline import DAY_NS, EVENTS, OF_TICKS, freeze_rate
 from gateway.measure.drift.rates import (
     FIELDS,
     REFERENCE,
@@ -53,6 +53,19 @@ def test_a_restart_goes_on_as_if_there_were_none(seed: int) -> None:
     assert same(save(two.rates), save(one.rates))
     assert one.told == two.told
     assert len(one.alarms()) == 1
+
+
+def test_a_rule_that_comes_after_weeks_has_no_ticks_of_weeks_to_close() -> None:
+    silent = made(0)
+    silent.heard(BEGIN_NS)
+    later_ns = BEGIN_NS + 60 * DAY_NS
+    for at_ns in (BEGIN_NS + TICK_NS, later_ns):
+        silent.turn(at_ns)
+        silent.heard(at_ns)
+    rates = restored(save(silent), made(1))
+    assert rates.tick == later_ns // TICK_NS
+    assert rates.turn(later_ns + TICK_NS) == []
+    assert rates.hour[0, 2] == 1
 
 
 def test_what_no_longer_means_the_same_starts_anew() -> None:
