@@ -5,6 +5,7 @@ standard error. Exit codes: 0 fine, 1 the command's own "no", 2 input that canno
 """
 
 import asyncio
+import dataclasses
 import datetime
 import functools
 import json
@@ -138,11 +139,11 @@ def check(
 
     findings = [*seen.findings, *faults(seen.contracts)]
     findings += [each for site in seen.sites for each in unusable_files(site)]
-    beside = Beside(slos=tell(seen.contracts))
+    beside = Beside(notes=seen.notes, slos=tell(seen.contracts))
     if release is not None:
         judged = judge_release(release, seen.contracts)
         findings += judged.findings
-        beside = Beside(slos=beside.slos, releases=judged.predictions)
+        beside = dataclasses.replace(beside, releases=judged.predictions)
     print(render(findings, output, __version__, beside))
     raise typer.Exit(exit_code(findings))
 

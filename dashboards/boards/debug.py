@@ -15,6 +15,7 @@ from dashboards.boards.common import (
     quantile,
     rate,
 )
+from dashboards.boards.drift import ACCURACY_ROW, DRIFT_ROW
 from dashboards.panels import Board, Panel, Row, Step, Target
 
 # The gateway tells of clocks that are 5 s ahead or 30 s behind.
@@ -201,8 +202,8 @@ DECLARED_ROW: Final = Row(
 DEBUG: Final = Board(
     uid="weir-debug",
     title="Weir: debug",
-    description="Rate, errors and duration of each model, its devices, what was declared of it, "
-    "and the inside of the gateway.",
+    description="Rate, errors and duration of each model, its drift, accuracy and devices, what "
+    "was declared of it, and the inside of the gateway.",
     time_from="now-1h",
     refresh="30s",
     variables=[CLUSTER, REGION, MODELS, DEVICES],
@@ -227,36 +228,6 @@ DEBUG: Final = Board(
                     width=12,
                 ),
                 latency("Latency"),
-                Panel(
-                    kind="timeseries",
-                    title="Drift index",
-                    description="Population stability index of each signal against its frozen "
-                    "baseline; how far, where the evidence says how sure.",
-                    unit="short",
-                    targets=[
-                        Target(
-                            expression="max by (model, version, signal) "
-                            f"(weir_drift_psi{{{MODEL}}})",
-                            legend="{{model}} {{version}} {{signal}}",
-                        )
-                    ],
-                    width=12,
-                ),
-                Panel(
-                    kind="table",
-                    title="Drift report",
-                    description="Signals that have drifted. At most 10 % of these are expected to "
-                    "be false, over a patience of 30 days, however many signals there are.",
-                    unit="short",
-                    targets=[
-                        Target(
-                            expression="max by (model, version, signal) "
-                            f"(weir_drift_reported{{{MODEL}}}) == 1",
-                            legend="{{model}} {{version}} {{signal}}",
-                        )
-                    ],
-                    width=12,
-                ),
                 Panel(
                     kind="search",
                     title="Traces of a service",
@@ -306,6 +277,8 @@ DEBUG: Final = Board(
                 ),
             ],
         ),
+        DRIFT_ROW,
+        ACCURACY_ROW,
         DEVICE_ROW,
         DECLARED_ROW,
         Row(

@@ -179,9 +179,10 @@ ON_CALL: Final = Board(
                 Panel(
                     kind="timeseries",
                     title="Drift evidence",
-                    description="Evidence in nats that a signal no longer follows its baseline; "
-                    "above about 12.5 it is one false alarm in 30 days; where the site shares one "
-                    "budget, alarms need the logarithm of the count of detectors more.",
+                    description="Evidence in nats that a signal no longer follows its baseline, or "
+                    "a model's event rate its usual one; above about 12.5 it is one false alarm in "
+                    "30 days; where the site shares one budget, alarms need the logarithm of the "
+                    "count of detectors more. An alarm sets it back.",
                     unit="short",
                     targets=[
                         Target(

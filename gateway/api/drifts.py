@@ -111,8 +111,10 @@ class BaselineState:
     """A baseline: collecting, inherited, candidate, frozen or superseded.
 
     `id` is empty while it is collected. `calibrated` says whether it is large enough for the
-    tolerance, None where that is not known; `source` is site or file. `superseded` is what a
-    superseded one says while it is in the shadow, and can be promoted back; None for all others.
+    tolerance, None where that is not known; `source` is site or file. `hours` counts those of the
+    week in which it has events, 0 without a season; `labelled` counts the predictions of a baseline
+    file of which it is known whether they were right. `superseded` is what a superseded one says
+    while it is in the shadow, and can be promoted back; None for all others.
     """
 
     id: str
@@ -124,6 +126,8 @@ class BaselineState:
     events_wanted: int
     calibrated: bool | None = None
     source: str = "site"
+    hours: int = 0
+    labelled: int = 0
     superseded: SupersededState | None = None
 
 

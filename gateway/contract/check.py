@@ -1,19 +1,21 @@
 """`weir check`: site files and contracts, judged by the code that `weir run` starts with.
 
 Law: `inspect` finds exactly what `load_site`, `load_contracts` and `compile_plan` refuse for the
-same files, and lists it all at once, ordered by file and line.
+same files, and lists it all at once, ordered by file and line. What is odd and refused by none of
+them is a note, which leaves a check clean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Final
 
-from gateway.config.marks import Place, finding_at
+from gateway.config.marks import Document, Place, finding_at
 from gateway.config.rules import FindingRule
 from gateway.config.sections import SiteConfig
 from gateway.config.site import read_site
+from gateway.config.validate import nearest
 from gateway.contract.load import (
     Gathered,
     Loaded,
@@ -35,12 +37,13 @@ _UNUSABLE_RULES: Final = frozenset({FindingRule.UNREADABLE.value, FindingRule.UN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What a check saw. `sites` and `contracts` hold what is sound."""
+    """What a check saw. `sites` and `contracts` hold what is sound; `notes` refuse nothing."""
 
     files: tuple[Path, ...]
     sites: tuple[SiteConfig, ...]
     contracts: tuple[Contract, ...]
     findings: tuple[Finding, ...]
+    notes: tuple[Finding, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -67,6 +70,7 @@ def inspect(paths: Sequence[Path], *, today: date | None = None) -> Inspection:
     sites: list[SiteConfig] = []
     contracts: list[Contract] = []
     claimed: set[Path] = set()
+    notes: list[Finding] = []
     for path in site_files:
         site, document = read_site(path)
         findings += document.findings
@@ -79,6 +83,8 @@ def inspect(paths: Sequence[Path], *, today: date | None = None) -> Inspection:
         gathered, faults = _inspect_set(members, site, loaded, today)
         contracts += gathered.contracts
         findings += faults
+        if gathered.is_whole:
+            notes += _without_contract(site, document, gathered.contracts)
     alone = [path for path in own_files if path.resolve() not in claimed]
     gathered, faults = _inspect_set(alone, None, loaded, today)
     contracts += gathered.contracts
@@ -91,7 +97,27 @@ def inspect(paths: Sequence[Path], *, today: date | None = None) -> Inspection:
         sites=tuple(sites),
         contracts=tuple({(each.source, each.digest): each for each in contracts}.values()),
         findings=tuple(sorted(unique, key=lambda each: (each.file, each.line, each.column))),
+        notes=tuple(notes),
     )
+
+
+def _without_contract(
+    site: SiteConfig, document: Document, contracts: Sequence[Contract]
+) -> Iterator[Finding]:
+    """Note the models for which a training is asked and which no contract is for.
+
+    Nothing is refused: contracts can be loaded while the gateway runs, hooks cannot.
+    """
+    known = tuple(sorted(each.model for each in contracts))
+    for index, hook in enumerate(site.retrain):
+        for at, model in enumerate(hook.models):
+            if model not in known:
+                yield finding_at(
+                    document.place(("retrain", index, "models", at)),
+                    FindingRule.UNKNOWN_MODEL,
+                    f"no contract is for the model {model!r}, so no training is ever asked for it",
+                    nearest(model, known),
+                )
 
 
 def _inspect_set(

@@ -20,8 +20,12 @@ SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What a check tells beside its findings: objectives, and releases when one was named."""
+    """What a check tells beside its findings: notes, objectives, and releases when one was named.
 
+    A note says what is odd in a file and refuses nothing.
+    """
+
+    notes: Sequence[Finding] = ()
     slos: Sequence[Told] = ()
     releases: Sequence[Prediction] | None = None
 
@@ -31,30 +35,36 @@ def render(
 ) -> str:
     """Render findings, and what is told beside them, in one of FORMATS.
 
-    SARIF has no place for the latter. Raises: ValueError for another format.
+    SARIF has no place for objectives and releases. Raises: ValueError for another format.
     """
     if form == "text":
         parts = [render_text(findings)]
         if beside is not None:
+            parts.append("".join(f"{line}\n" for line in _lines(beside.notes, "note: ")))
             parts += [slos_text(beside.slos), releases_text(beside.releases or ())]
         return "\n".join(part for part in parts if part)
     if form == "json":
         return render_json(findings, beside)
     if form == "sarif":
-        return render_sarif(findings, version)
+        return render_sarif(findings, version, () if beside is None else beside.notes)
     raise ValueError(f"write one of: {', '.join(FORMATS)}")
 
 
 def render_text(findings: Sequence[Finding]) -> str:
     """Write one line per finding, with what to write instead below it."""
-    lines: list[str] = []
-    for finding in findings:
-        lines.append(f"{_where(finding)}: {finding.message} [{finding.rule}]")
-        if finding.instead:
-            lines.append(f"    {finding.instead}")
+    lines = _lines(findings)
     count = len(findings)
     lines.append("no findings" if not count else f"{count} finding{'s' if count > 1 else ''}")
     return "\n".join(lines) + "\n"
+
+
+def _lines(findings: Sequence[Finding], word: str = "") -> list[str]:
+    lines: list[str] = []
+    for finding in findings:
+        lines.append(f"{word}{_where(finding)}: {finding.message} [{finding.rule}]")
+        if finding.instead:
+            lines.append(f"    {finding.instead}")
+    return lines
 
 
 def _where(finding: Finding) -> str:
@@ -65,7 +75,17 @@ def _where(finding: Finding) -> str:
 
 def render_json(findings: Sequence[Finding], beside: Beside | None = None) -> str:
     """Write an object with the list of findings, and what is told beside them."""
-    content = [
+    told: dict[str, Any] = {"findings": _plain(findings)}
+    if beside is not None:
+        told["notes"] = _plain(beside.notes)
+        told["slos"] = slos_json(beside.slos)
+        if beside.releases is not None:
+            told["releases"] = releases_json(beside.releases)
+    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [
         {
             "file": finding.file,
             "line": finding.line,
@@ -76,17 +96,13 @@ def render_json(findings: Sequence[Finding], beside: Beside | None = None) -> st
         }
         for finding in findings
     ]
-    told: dict[str, Any] = {"findings": content}
-    if beside is not None:
-        told["slos"] = slos_json(beside.slos)
-        if beside.releases is not None:
-            told["releases"] = releases_json(beside.releases)
-    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
 
 
-def render_sarif(findings: Sequence[Finding], version: str = "") -> str:
-    """Write a SARIF log. Source: OASIS SARIF 2.1.0."""
-    rules = sorted({finding.rule for finding in findings})
+def render_sarif(
+    findings: Sequence[Finding], version: str = "", notes: Sequence[Finding] = ()
+) -> str:
+    """Write a SARIF log; notes have the level of one. Source: OASIS SARIF 2.1.0."""
+    rules = sorted({each.rule for each in (*findings, *notes)})
     driver: dict[str, Any] = {
         "name": "weir check",
         "rules": [{"id": rule, "shortDescription": {"text": _description(rule)}} for rule in rules],
@@ -96,7 +112,11 @@ def render_sarif(findings: Sequence[Finding], version: str = "") -> str:
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, rules.index(finding.rule)) for finding in findings],
+        "results": [
+            _result(each, rules.index(each.rule), level)
+            for level, listed in (("error", findings), ("note", notes))
+            for each in listed
+        ],
     }
     log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
@@ -107,12 +127,12 @@ def _description(rule: str) -> str:
     return DESCRIPTIONS[FindingRule(rule)] if rule in known else rule
 
 
-def _result(finding: Finding, rule_index: int) -> dict[str, Any]:
+def _result(finding: Finding, rule_index: int, level: str) -> dict[str, Any]:
     text = f"{finding.message} ({finding.instead})" if finding.instead else finding.message
     result: dict[str, Any] = {
         "ruleId": finding.rule,
         "ruleIndex": rule_index,
-        "level": "error",
+        "level": level,
         "message": {"text": text},
     }
     # Options and embedded defaults are no files: they have no place in an artifact.

@@ -334,6 +334,7 @@ class Measure:
                 drift_late=self.streams.seasons.late_events,
                 other_device_spans=self.devices.overflow_spans,
             ),
+            labelled=self.operations.estimates.tables.labelled,
             open_anomalies=tuple(episode.anomaly for episode in self.watch.episodes.open.values()),
             anomalies_raised=tuple(
                 (kind, model, count) for (kind, model), count in self.watch.episodes.raised.items()

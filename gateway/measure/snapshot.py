@@ -4,6 +4,7 @@ Law: nothing here refers to live state, so another thread may read it while the 
 value that does not exist is None or absent, never NaN or infinite.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -71,6 +72,7 @@ class DriftView:
     phi: float
     window_events: float
     baseline_events: int
+    baseline_hours: int  # of the week, in which it has events; 0 without a season
     baseline_digest: str
     is_calibrated: bool  # large enough for the tolerance
     is_unsteady: bool
@@ -90,11 +92,12 @@ class ShadowView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BesideView:
-    """A baseline of a signal that is not the one in force."""
+    """A baseline of a signal that is not the one in force; `hours` as in `DriftView`."""
 
     digest: str
     events: int
     is_calibrated: bool | None  # None when that is no longer known
+    hours: int = 0
     shadow: ShadowView | None = None
 
 
@@ -278,5 +281,7 @@ class Snapshot:
     rates: tuple[RateView, ...]
     counters: Counters
     open_anomalies: tuple[Anomaly, ...]
+    # Predictions of baseline files that were labelled, by model, version and signal.
+    labelled: Mapping[tuple[str, str, str], int]
     # (kind, model, count) of all that were ever raised.
     anomalies_raised: tuple[tuple[str, str, int], ...]

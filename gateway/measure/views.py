@@ -77,6 +77,7 @@ def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | No
         phi=baseline.phi,
         window_events=float(size[0]) * baseline.phi,
         baseline_events=baseline.events,
+        baseline_hours=baseline.hours_seen,
         baseline_digest=baseline.digest,
         is_calibrated=streams.is_large_enough(number, baseline),
         is_unsteady=baseline.unsteady,
@@ -95,6 +96,7 @@ def _superseded(streams: Streams, number: int) -> BesideView | None:
         digest=superseded.digest,
         events=superseded.events,
         is_calibrated=streams.is_large_enough(number, shadow.baseline),
+        hours=shadow.baseline.hours_seen,
         shadow=ShadowView(
             until_ns=shadow.until_ns,
             log_evidence=max(0.0, float(bank.evidence[shadow.slot])),
@@ -133,6 +135,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
             digest=candidate.digest,
             events=candidate.events,
             is_calibrated=streams.is_large_enough(number, candidate),
+            hours=candidate.hours_seen,
         ),
         superseded=_superseded(streams, number),
         drift=_drift(streams, number, is_alarmed=is_alarmed),

@@ -3,7 +3,7 @@
 Law: pure; a value that does not exist is None.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from gateway.api import drifts as api
@@ -13,6 +13,7 @@ from gateway.measure.drift.baseline import baseline_id
 from gateway.measure.drift.rates import EVENT_RATE
 from gateway.measure.snapshot import (
     BaselineState,
+    BesideView,
     FleetView,
     RateView,
     SeriesView,
@@ -146,36 +147,50 @@ def baselines(found: Snapshot) -> Iterator[api.BaselineState]:
         for signal in series.signals:
             # A class that hardly comes collects for ever; its row among the drifts says so.
             if signal.drift is not None or not signal.part_of:
-                yield from _baselines_of(series, signal)
+                yield from _baselines_of(series, signal, found.labelled)
     for each in found.rates:
         yield from _rate_baselines(each)
 
 
-def _baselines_of(series: SeriesView, signal: SignalView) -> Iterator[api.BaselineState]:
+def _baselines_of(
+    series: SeriesView, signal: SignalView, labelled: Mapping[tuple[str, str, str], int]
+) -> Iterator[api.BaselineState]:
     """List a signal's baseline, then its candidate and what was superseded if there are any."""
     drift = signal.drift
-    rows: list[tuple[BaselineState, str, int, bool | None]] = [
-        (signal.state, "", signal.collected, None)
+    rows = [
+        (signal.state, BesideView(digest="", events=signal.collected, is_calibrated=None))
         if drift is None
-        else (signal.state, drift.baseline_digest, drift.baseline_events, drift.is_calibrated)
+        else (
+            signal.state,
+            BesideView(
+                digest=drift.baseline_digest,
+                events=drift.baseline_events,
+                is_calibrated=drift.is_calibrated,
+                hours=drift.baseline_hours,
+            ),
+        )
     ]
     for state, beside in (
         (BaselineState.CANDIDATE, signal.candidate),
         (BaselineState.SUPERSEDED, signal.superseded),
     ):
         if beside is not None:
-            rows.append((state, beside.digest, beside.events, beside.is_calibrated))
-    for state, digest, events, calibrated in rows:
+            rows.append((state, beside))
+    for state, each in rows:
+        is_from_file = signal.is_from_file and state is BaselineState.FROZEN
+        key = (series.model, series.version, signal.signal)
         yield api.BaselineState(
-            id=_baseline_id(series, signal, digest) if digest else "",
+            id=_baseline_id(series, signal, each.digest) if each.digest else "",
             model=series.model,
             version=series.version,
             signal=signal.signal,
             state=str(state),
-            events=events,
+            events=each.events,
             events_wanted=signal.wanted,
-            calibrated=calibrated,
-            source="file" if signal.is_from_file and state is BaselineState.FROZEN else "site",
+            calibrated=each.is_calibrated,
+            source="file" if is_from_file else "site",
+            hours=each.hours,
+            labelled=labelled.get(key, 0) if is_from_file else 0,
             superseded=_maybe_superseded(series, signal)
             if state is BaselineState.SUPERSEDED
             else None,

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.batch import Json
 from gateway.errors import WeirError
-from gateway.terminal import tables
 from gateway.terminal.client import (
     DEFAULT_ADDRESS,
     Answer,
@@ -28,6 +27,7 @@ from gateway.terminal.client import (
     read_address,
     read_token,
 )
+from gateway.terminal.draw import screen
 
 API: Final = "/api/v1"
 # The most that the API puts on one page.
@@ -99,7 +99,7 @@ def show(answer: Answer, as_json: bool, draw: Callable[[Console, Json], None]) -
         return
     found = answer.json()
     with known_form():
-        draw(tables.screen(), found)
+        draw(screen(), found)
 
 
 def tell(text: str) -> None:

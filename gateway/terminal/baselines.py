@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 from gateway.batch import Json
-from gateway.terminal import ask, tables
+from gateway.terminal import ask, drifts
 from gateway.terminal.ask import ApiOption, JsonOption, TokenOption
 from gateway.terminal.client import printable
+from gateway.terminal.draw import screen
 
 baseline = typer.Typer(
     no_args_is_help=True,
@@ -73,7 +74,7 @@ def build(
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
     else:
-        _draw(tables.screen(), found)
+        _draw(screen(), found)
 
 
 @baseline.command("list")
@@ -82,14 +83,7 @@ def list_baselines(
 ) -> None:
     """List baselines: collecting, inherited, candidate, frozen or superseded."""
     answer = ask.connect(api, token_file).get(ask.path("baselines"), query=ask.paged())
-
-    def draw(console: Console, page: Json) -> None:
-        tables.baselines(console, page)
-        for each in page["items"]:
-            if each.get("superseded"):
-                console.print(_shadow(each), markup=False, soft_wrap=True)
-
-    ask.show(answer, as_json, draw)
+    ask.show(answer, as_json, drifts.baselines)
 
 
 @baseline.command("promote")
@@ -128,22 +122,8 @@ def promote(
     ask.show(answer, as_json, draw)
 
 
-def _shadow(row: Json) -> str:
-    """Tell what a superseded baseline says in the shadow."""
-    shadow = row["superseded"]
-    name = " ".join(printable(str(row[key])) for key in ("model", "version", "signal"))
-    alarms, last_ns = shadow["alarms"], shadow["last_alarm_ns"]
-    counted = "1 alarm" if alarms == 1 else f"{alarms:,} alarms"
-    heard = f"{counted}, the last at {tables.instant(last_ns)}" if alarms else "no alarm"
-    evidence = f"{shadow['log_evidence']:.1f} of {shadow['log_evidence_bound']:.1f}"
-    return (
-        f"{name}: {printable(row['id'])[: tables.DIGEST_DIGITS]} is in the shadow until "
-        f"{tables.instant(shadow['until_ns'])}; {heard}; evidence {evidence}"
-    )
-
-
 def _draw(console: Console, found: Json) -> None:
-    tables.built(console, found)
+    drifts.built(console, found)
     small = [each["signal"] for each in found["signals"] if not each["calibrated"]]
     if small:
         ask.tell(

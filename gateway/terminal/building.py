@@ -362,7 +362,7 @@ def _told(
                 "phi": held.phi,
                 "missing": int(held.counts[held.grid.missing]),
                 "odd": int(held.counts[held.grid.odd]),
-                "hours": 0 if held.hours is None else int(held.hours.any(axis=1).sum()),
+                "hours": held.hours_seen,
                 "labelled": 0
                 if each.reference.calibration is None
                 else int(each.reference.calibration.labelled.sum()),

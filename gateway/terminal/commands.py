@@ -18,9 +18,10 @@ from gateway.batch import Json
 from gateway.config.units import parse_duration, parse_size
 from gateway.errors import WeirError
 from gateway.retrieve.states import FINAL, State
-from gateway.terminal import ask, baselines, devices, outbox, rollouts, tables
+from gateway.terminal import ask, baselines, devices, drifts, outbox, rollouts, tables
 from gateway.terminal.ask import ApiOption, JsonOption, TokenOption
 from gateway.terminal.client import JSON_TYPE, Answer, Client, printable
+from gateway.terminal.draw import screen
 
 PROTOBUF_TYPE: Final = "application/x-protobuf"
 PROBLEMS_HEADER: Final = "weir-problems"
@@ -108,7 +109,7 @@ def drift(
     ask.show(
         ask.connect(api, token_file).get(ask.path("drift"), query=ask.paged()),
         as_json,
-        tables.drift,
+        drifts.drift,
     )
 
 
@@ -360,4 +361,4 @@ def delete_dive(
     """Cancel a deep dive and delete all that it fetched."""
     ask.connect(api, token_file).send("DELETE", ask.path("dives", dive_id))
     if not as_json:  # the API's answer has no body
-        tables.screen().print(f"deep dive {printable(dive_id)} is deleted", markup=False)
+        screen().print(f"deep dive {printable(dive_id)} is deleted", markup=False)

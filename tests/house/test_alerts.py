@@ -205,6 +205,8 @@ def _fits(matchers: Iterable[str], labels: Mapping[str, str]) -> bool:
         (AnomalyKind.BANDWIDTH, "WeirBandwidthSpent", {}),
         (AnomalyKind.MODEL_LOAD, "WeirModelLoadsFailing", {}),
         (AnomalyKind.SLO_BURN, "WeirBudgetSoon", {"slo": "success"}),
+        (AnomalyKind.DRIFT, "WeirDriftEvidence", {"signal": "class"}),
+        (AnomalyKind.DRIFT, "WeirEventRateEvidence", {"signal": "event_rate"}),
     ],
 )
 def test_what_the_gateway_tells_is_not_told_twice(

@@ -5,6 +5,7 @@ variables are left out on purpose, because Weir's boards choose by cluster, regi
 """
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from dashboards.__main__ import FOLDER, text_of
 from dashboards.boards import BOARDS
 from dashboards.boards.executive import EXECUTIVE
 from dashboards.panels import COLUMNS, Board, Panel, Row, Step, Target, render
+from gateway.measure.drift.rates import EVENT_RATE
+from gateway.measure.estimates.wager import LOG_BOUND
 from gateway.vitals import VITALS, VitalType
 from tests.process import PROMTOOL, ROOT, require
 
@@ -295,3 +298,21 @@ def test_only_columns_are_marked() -> None:
     for board in BOARDS:
         for panel in [panel for row in board.rows for panel in row.panels]:
             assert set(panel.marks or ()) <= set(panel.columns or ()), panel.title
+
+
+def test_what_drift_shows_has_its_lines_and_is_of_the_right_series() -> None:
+    found = {panel["title"]: panel for panel in panels(RENDERED["weir-debug"])}
+    lines = {
+        title: found[title]["fieldConfig"]["defaults"]["thresholds"]["steps"][1]["value"]
+        for title in ("Relative drift index", "Event rate evidence", "Calibration evidence")
+    }
+    assert lines["Relative drift index"] == 1
+    # One false alarm in 30 days of ticks, and one model in a hundred.
+    assert lines["Event rate evidence"] == pytest.approx(math.log(30 * 86_400 / 10), abs=0.05)
+    assert lines["Calibration evidence"] == pytest.approx(LOG_BOUND, abs=0.05)
+    (rate,) = found["Event rate evidence"]["targets"]
+    assert f'signal="{EVENT_RATE}", version=""' in rate["expr"]
+    labelled, estimated = (each["expr"] for each in found["Accuracy"]["targets"])
+    assert "weir_accuracy_ratio" in labelled
+    assert "weir_estimated_accuracy_ratio" in estimated
+    assert all("bound" in each for each in (labelled, estimated))

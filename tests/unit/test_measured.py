@@ -59,7 +59,7 @@ def test_a_baseline_goes_from_collecting_to_superseded() -> None:
     (first,) = site.shown()
     # A block of 500 is full with the seventh batch of 80, and there are eight.
     assert (first.state, first.source, first.events) == ("frozen", "site", 8 * 560)
-    assert first.calibrated is True
+    assert (first.calibrated, first.hours, first.labelled) == (True, 0, 0)
     site.run(120, 4, 3)
     rows = site.shown()
     assert states(rows) == ["frozen", "candidate"]
@@ -124,6 +124,10 @@ def test_a_baseline_from_a_file_says_so() -> None:
     site.run(1, 8, 2)
     (row,) = site.shown()
     assert (row.state, row.source, row.events, row.calibrated) == ("frozen", "file", 40_000, True)
+    assert (row.hours, row.labelled) == (0, 0)
+    site = Site(Measure(plan_with(file(right=0.7)), MeasureSettings()))
+    site.run(1, 8, 2)
+    assert [each.labelled for each in site.shown()] == [40_000]
 
 
 def test_the_report_and_what_never_alarms_are_shown_and_counted() -> None:

@@ -289,17 +289,58 @@ function drawDriftReport(page) {
     (names ? "; " + page.reported.promise : "") + ". Alarms: the budget holds for " + whose + ".");
 }
 
+/* How far a signal is from its baseline; 1 × is what noise alone reaches. */
+function distance(state) {
+  if (state.event_rate !== null) {
+    const rate = state.event_rate;
+    return rate.expected === null ? "usual rate: " + rate.state
+      : short(rate.now) + " per second, " + short(rate.expected) + " expected; " +
+        short(rate.low) + " to " + short(rate.high) + " would be no change";
+  }
+  if (state.psi === null) return "baseline " + state.baseline;
+  const index = state.relative_drift_index;
+  return (index === null ? "" : short(index) + " × noise, ") + "PSI " + short(state.psi);
+}
+
+const against = (evidence, bound) => "evidence " + evidence.toFixed(1) +
+  (bound === null ? "" : " of " + bound.toFixed(1));
+
+/* What the baseline that a promotion replaced says; it pages nobody. */
+function shadow(state) {
+  const old = state.superseded;
+  if (old === null) return null;
+  const alarms = old.alarms === 1 ? "1 alarm" : count(old.alarms) + " alarms";
+  return make("p", { class: old.alarms ? "warn" : "quiet", title: old.id },
+    "baseline " + old.id.slice(0, 12) + " in the shadow until " + time(old.until_ns) + ": " +
+      against(old.log_evidence, old.log_evidence_bound) + ", " +
+      (old.alarms ? alarms + ", the last at " + time(old.last_alarm_ns) : "no alarm"));
+}
+
 function drawDrift(page) {
-  const order = [...page.items].sort((a, b) => (b.psi || 0) - (a.psi || 0));
-  fill("drift", order.slice(0, LIST_MAX).map((state) =>
-    make("div", { class: state.alarm ? "card alarm" : "card" },
-      make("h3", {}, state.signal),
-      make("p", { class: "quiet" }, state.model + " " + state.version),
-      make("p", { class: state.alarm ? "bad" : "" },
-        state.psi === null ? "baseline " + state.baseline : "PSI " + short(state.psi)),
-      state.calibrated === false ? make("p", { class: "quiet" },
+  // Alarms first, also those of rates, which have no index.
+  const order = [...page.items].sort((a, b) => b.alarm - a.alarm ||
+    (b.relative_drift_index || 0) - (a.relative_drift_index || 0) || (b.psi || 0) - (a.psi || 0));
+  fill("drift", order.slice(0, LIST_MAX).map((state) => {
+    const bound = state.event_rate ? state.event_rate.bound : state.log_evidence_bound;
+    return make("div", { class: state.alarm ? "card alarm" : "card" },
+      make("h3", {}, state.event_rate ? "event rate" : state.signal),
+      make("p", { class: "quiet" }, (state.model + " " + state.version).trim()),
+      make("p", { class: state.alarm ? "bad" : "" }, distance(state)),
+      state.log_evidence === null ? null : make("p", { class: "quiet" },
+        against(state.log_evidence, bound)),
+      state.calibrated === false ? make("p", { class: "warn" },
         "uncalibrated: the baseline is too small to alarm") : null,
-      bars(state), sparkline(state.history))), "No signal is watched.");
+      shadow(state), bars(state), sparkline(state.history));
+  }), "No signal is watched.");
+}
+
+const CALLS = { delivered: "good", waiting: "quiet" };
+
+/* What became of the webhooks that an anomaly asks for a training. */
+function calls(view) {
+  return view.retrain.map((call) => make("p", { class: CALLS[call.state] || "bad" },
+    "retraining: " + call.endpoint + " " + call.state + ", " + count(call.attempts) +
+      (call.attempts === 1 ? " attempt" : " attempts") + (call.error ? ": " + call.error : "")));
 }
 
 function drawAnomalies(page) {
@@ -313,7 +354,7 @@ function drawAnomalies(page) {
         make("strong", {}, (a.model + " " + a.version).trim() || "site"),
         make("span", {}, a.kind.replace("_", " ") + ": " + a.subject),
         make("span", { class: "quiet" }, a.severity + " · " + time(a.onset_ns))),
-      make("p", {}, a.summary),
+      make("p", {}, a.summary), ...calls(view),
       make("p", { class: "row" }, ...links,
         make("span", { class: "quiet" }, a.evidence.length + " traces as evidence"),
         firing ? make("button", { onclick: () => act("/api/v1/anomalies/" +

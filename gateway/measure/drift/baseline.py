@@ -79,6 +79,11 @@ class Baseline:
         return int(self.counts.sum())
 
     @property
+    def hours_seen(self) -> int:
+        """Count of the hours of the week in which it has events, 0 without a season."""
+        return 0 if self.hours is None else int(self.hours.any(axis=1).sum())
+
+    @property
     def bins(self) -> int:
         """Count of coarse bins."""
         return len(self.shares)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from gateway.contract.plan import Plan
-from gateway.measure.drift.files import calibrations
+from gateway.measure.drift.files import Calibration, calibrations
 from gateway.measure.drift.grid import SCORE_BINS
 from gateway.measure.estimates.curve import RIGHT, WRONG, probabilities
 from gateway.measure.estimates.shape import middles
@@ -45,7 +45,10 @@ class Tables:
         ]
         self._bounds: list[list[float]] = [each.tolist() for each in self.edges]
         # What baseline files say of a model's version, as a row of `total`.
-        self.given = _given(plan)
+        calibrated = calibrations(plan)
+        self.given = _given(plan, calibrated)
+        # How many predictions of those files were labelled, for whoever lists them.
+        self.labelled = {key: int(each.labelled.sum()) for key, each in calibrated.items()}
         self.total = np.zeros((0, SCORE_BINS, 2), dtype=np.int64)
         self.today = np.zeros((0, SCORE_BINS, 2), dtype=np.int64)
         self.before = np.zeros((0, SCORE_BINS, 2), dtype=np.int64)
@@ -173,11 +176,13 @@ def _at_day(state: Mapping[str, Array], day: int) -> Mapping[str, Array]:
     return {**state, "today": empty, "before": state["today"] if behind == 1 else empty}
 
 
-def _given(plan: Plan) -> dict[tuple[str, str], Int64]:
+def _given(
+    plan: Plan, calibrated: Mapping[tuple[str, str, str], Calibration]
+) -> dict[tuple[str, str], Int64]:
     signals = [(contract.model, maybe_signal(contract)) for contract in plan.contracts]
     names = {model: found[0].name for model, found in signals if found is not None}
     given: dict[tuple[str, str], Int64] = {}
-    for (model, version, signal), each in calibrations(plan).items():
+    for (model, version, signal), each in calibrated.items():
         if names.get(model) == signal:
             columns = np.stack((each.correct, each.labelled - each.correct), axis=1)
             given[model, version] = columns[:SCORE_BINS]

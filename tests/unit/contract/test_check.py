@@ -110,3 +110,37 @@ def test_expiry_is_judged_by_the_day_that_is_given(tmp_path: Path) -> None:
     path = write(tmp_path, HEAD)
     assert check([path], today=date(2027, 12, 31)) == []
     assert [each.rule for each in check([path], today=date(2028, 1, 1))] == ["expired"]
+
+
+def hook(folder: Path, models: str, contracts: str = "contracts: [m/]\n") -> Path:
+    """Write a site file whose hook is for these models, beside the contract of damage-net."""
+    write(folder, HEAD, "m/a.yaml")
+    write(folder, "key", "hook.key")
+    text = f"retrain:\n  - url: https://train.example/\n    key_file: hook.key\n{models}"
+    return write(folder, contracts + text, "site.yaml")
+
+
+def test_a_training_for_a_model_without_a_contract_is_noted_and_not_refused(
+    tmp_path: Path,
+) -> None:
+    path = hook(tmp_path, "    models:\n      - damage-net\n      - damage-nett\n      - x\n")
+    seen = inspect([tmp_path], today=TODAY)
+    assert (seen.findings, seen.exit_code) == ((), 0)
+    near, far = seen.notes
+    assert (near.file, near.line, near.rule) == (str(path), 7, "unknown-model")
+    assert near.instead == "did you mean 'damage-net'?"
+    assert (far.line, far.instead) == (8, "known here are: damage-net")
+    assert refused_by_run(path) == set()
+
+
+@pytest.mark.parametrize("models", ["    models: [damage-net]\n", "    models: []\n", ""])
+def test_a_training_for_known_or_all_models_is_not_noted(tmp_path: Path, models: str) -> None:
+    hook(tmp_path, models)
+    assert inspect([tmp_path], today=TODAY).notes == ()
+
+
+def test_without_sound_contracts_nobody_knows_which_models_there_are(tmp_path: Path) -> None:
+    hook(tmp_path, "    models: [x]\n")
+    write(tmp_path, HEAD + "slos: [\n", "m/b.yaml")
+    seen = inspect([tmp_path], today=TODAY)
+    assert (seen.exit_code, seen.notes) == (1, ())

@@ -100,5 +100,25 @@ def test_objectives_stand_beside_the_findings(tmp_path: Path) -> None:
     content = json.loads(render(seen.findings, "json", beside=Beside(slos=told)))
     assert content["findings"] == []
     assert [each["slo"] for each in content["slos"]] == ["a"]
-    assert json.loads(render((), "json", beside=Beside())) == {"findings": [], "slos": []}
+    assert json.loads(render((), "json", beside=Beside())) == {
+        "findings": [],
+        "notes": [],
+        "slos": [],
+    }
     assert render((), "text", beside=Beside()) == "no findings\n"
+
+
+def test_a_note_is_told_in_every_form_and_is_no_finding() -> None:
+    note = Finding(
+        file="site.yaml", line=3, column=5, rule="unknown-model", message="no m", instead="write n"
+    )
+    beside = Beside(notes=(note,))
+    assert render((), "text", beside=beside) == (
+        "no findings\n\nnote: site.yaml:3:5: no m [unknown-model]\n    write n\n"
+    )
+    content = json.loads(render((), "json", beside=beside))
+    assert (content["findings"], content["notes"][0]["line"]) == ([], 3)
+    (run,) = json.loads(render((), "sarif", beside=beside))["runs"]
+    (result,) = run["results"]
+    assert (result["level"], result["ruleId"], result["ruleIndex"]) == ("note", "unknown-model", 0)
+    assert [each["id"] for each in run["tool"]["driver"]["rules"]] == ["unknown-model"]

@@ -395,6 +395,8 @@ def test_baselines_are_listed_with_their_states(weir: Weir, api: Api) -> None:
     assert [line[3] for line in lines] == ["collecting", "candidate", "frozen"]
     assert [line[-1] for line in lines] == ["-", "abc1" * 3, "abd2" * 3]
     assert [line[5] for line in lines] == ["-", "no", "yes"]
+    assert "labelled" not in out
+    assert "hours" not in out
     code, out, _ = weir("baseline", "list", "--json")
     assert out == PAGE.decode() + "\n"
 

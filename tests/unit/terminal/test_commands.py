@@ -19,7 +19,7 @@ from tests.unit.terminal.server import PAGES, SECOND_NS, VIEW, Api, Reply, Weir,
 SHOWN: Final = {
     ("status",): ("dock-7", "yes", "cloud", "10", "damage-net", "2027-12-31"),
     ("slo",): ("success", "0.999", "-50.0%", "30d", "5m=14.5, 1h=-, 6h=-"),
-    ("drift",): ("brightness", "yes", "0.4", "frozen", "class", "learning"),
+    ("drift",): ("brightness", "yes", "7.5", "0.4", "frozen", "class", "learning"),
     ("anomalies",): ("a1", "acknowledged", "page", "2025-10-09 08:53:20Z", "brightness moved"),
     ("anomalies", "show", "a1"): ("drift of brightness", "by ann", "0.4", TRACE, "cam-1", "d1"),
     ("anomalies", "ack", "a1"): ("a1", "acknowledged", "by ann"),

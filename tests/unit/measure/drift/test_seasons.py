@@ -41,6 +41,9 @@ def test_a_week_is_learned_by_the_hour(week: State) -> None:
     assert (baseline.hours.sum(axis=1) >= 4 * SIZE).all()
     assert not baseline.unsteady
     assert baseline.phi < 1.2
+    shown = signal_view(streams, 0, is_alarmed=False).drift
+    assert shown is not None
+    assert shown.baseline_hours == HOURS
     assert not streams.seasons.rhythms
     # Without hours the rhythm is drift, or so rough that it is not learned.
     plain = Stand(seasonal(Season.NONE))
