@@ -313,9 +313,9 @@ def test_idle_steps_looks_and_restarts_change_nothing_of_drift(seed: int) -> Non
             pause_ns = after.arrival_ns - one.arrival_ns
             for share in np.sort(rng.random(3 if pause_ns > SECOND_NS else 1)).tolist():
                 idle.idle(one.arrival_ns + int(share * pause_ns))
-                if rng.random() < 0.03:
+                if rng.random() < 0.015:
                     idle.look()
-        if rng.random() < 0.1:
+        if rng.random() < 0.06:
             restarted.restart()
     same(plain.measure.state(), restarted.measure.state())
     assert plain.told == restarted.told

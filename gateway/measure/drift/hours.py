@@ -94,9 +94,12 @@ def overdispersion_within(coarse: Int64) -> float:
     """Estimate how much more the parts of an hour differ than independent events would make them.
 
     Shape: (hours, parts, coarse bins), the unusual first. Returns 1 or more, doubled where it is
-    clearly above 1, as `overdispersion` does.
+    clearly above 1, as `overdispersion` does. Where no hour has both parts, as with ticks of more
+    than half an hour, each two neighbouring hours are compared: their rhythm can only add to it.
     """
     used = coarse[:, :, 1:].astype(np.float64)
+    if not (used.sum(axis=2) > 0).all(axis=1).any():
+        used = used.sum(axis=1).reshape(len(used) // 2, PARTS, -1)
     # What an hour hardly shows is one bin there: thin ones would make chi-squared heavy-tailed.
     is_thin = (used.sum(axis=1) < EVENTS_PER_BIN_MIN)[:, None, :]
     pooled = np.where(is_thin, used, 0.0).sum(axis=2, keepdims=True)

@@ -84,6 +84,16 @@ def test_scenes_are_overdispersion_and_doubled(repeated: int, seed: int) -> None
     assert found == pytest.approx(2 * repeated, rel=0.1)
 
 
+@pytest.mark.parametrize("repeated", [1, 8])
+def test_scenes_show_where_a_tick_is_longer_than_half_an_hour(repeated: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    law = np.array([0.1, 0.5, 0.2, 0.2])
+    coarse = np.zeros((HOURS, PARTS, len(law)), dtype=np.int64)
+    coarse[:, 0] = repeated * rng.multinomial(2_000 // repeated, law, HOURS)
+    found = overdispersion_within(coarse)
+    assert found == pytest.approx(1 if repeated == 1 else 2 * repeated, rel=0.5)
+
+
 def test_the_mean_of_chi_squared_is_that_of_the_table_however_few_events(seed: int) -> None:
     rng = np.random.default_rng(seed)
     coarse = rng.multinomial(2, [0.1, 0.5, 0.2, 0.2], (HOURS, PARTS))
