@@ -198,11 +198,8 @@ class AlertBook:
 
     def _annotations(self, anomaly: Anomaly) -> dict[str, str]:
         context = self._context
-        # Those of single bins, `psi_of:0.1 to 0.2`, are in the API.
-        plain = {name: value for name, value in anomaly.numbers.items() if ":" not in name}
-        numbers = sorted(plain.items())[:NUMBERS_MAX]
         parts = [f"{anomaly.model} {anomaly.version}, {anomaly.subject}:"]
-        parts.extend(f"{name}={value:.6g}" for name, value in numbers)
+        parts.extend(f"{name}={value:.6g}" for name, value in told_numbers(anomaly))
         notes = {
             "summary": anomaly.summary,
             "description": " ".join(parts),
@@ -234,6 +231,15 @@ class AlertBook:
         if self._context.api_url:
             alert["generatorURL"] = self._context.api_url + (page or "/")
         return alert
+
+
+def told_numbers(anomaly: Anomaly) -> list[tuple[str, float]]:
+    """List what is said of an anomaly's numbers outside the API, by name, NUMBERS_MAX at most.
+
+    Those of single bins, `psi_of:0.1 to 0.2`, are in the API alone.
+    """
+    whole = sorted((name, value) for name, value in anomaly.numbers.items() if ":" not in name)
+    return whole[:NUMBERS_MAX]
 
 
 def rfc3339(time_ns: int) -> str:

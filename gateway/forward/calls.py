@@ -2,14 +2,15 @@
 
 Law: a row is made once and never again, so that an anomaly that is told again, by an escalation or
 by a replay, makes no second call. A row goes from waiting to one end and stays there; the database
-refuses every step back, in whatever order changes reach it. Only rows of anomalies that are over
-are ever forgotten, the oldest first.
+refuses every step back, in whatever order changes reach it. Rows of anomalies that are over are
+forgotten, the oldest first; of open ones only those of calls that were never made, and only where
+there is no room. Cost: a call is entered and ended in constant time; `forget` reads all rows.
 
 Threads: `prepare`, `load` and `write` run in the storage thread, everything else on the event loop.
 """
 
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,8 +18,10 @@ from typing import Final
 
 from gateway.batch import AnomalyId
 
-# Calls that are remembered; what waits and what is of an open anomaly is never forgotten.
+# Calls that are remembered, but for those that wait and those of open anomalies.
 CALLS_MAX: Final = 4096
+# Calls that are remembered with those; while there are so many, a further one ends at once.
+ALL_CALLS_MAX: Final = 4 * CALLS_MAX
 # Calls that wait for one hook; a further one ends at once.
 WAITING_MAX: Final = 256
 
@@ -80,27 +83,34 @@ class Call:
 class CallBook:
     """All calls that are remembered, oldest first, and how many ever ended in which state.
 
-    `hooks` are those of all calls, `open` the anomalies that are not over; `unsaved` are calls that
-    are not in the database yet, `forgotten` those to be deleted there.
+    `queues` has for each hook the calls that wait, `hooks` are those of all calls, `open` the
+    anomalies that are not over; `unsaved` are calls that are not in the database yet, `forgotten`
+    those to be deleted there.
     """
 
     calls: dict[Key, Call] = field(default_factory=dict)
     totals: Counter[CallState] = field(default_factory=Counter)
+    queues: defaultdict[str, dict[Key, None]] = field(default_factory=lambda: defaultdict(dict))
     hooks: set[str] = field(default_factory=set)
     open: set[AnomalyId] = field(default_factory=set)
     unsaved: dict[Key, None] = field(default_factory=dict)
-    forgotten: list[Key] = field(default_factory=list)
+    forgotten: dict[Key, None] = field(default_factory=dict)
 
-    def add(self, call: Call) -> None:
-        """Enter a new call, once."""
+    def enter(self, call: Call) -> None:
+        """Take a call that is in the database, once."""
         assert call.key not in self.calls
         self.calls[call.key] = call
         self.hooks.add(call.hook)
+        if call.state is CallState.WAITING:
+            self.queues[call.hook][call.key] = None
+
+    def add(self, call: Call) -> None:
+        """Take a new call, once."""
+        self.enter(call)
         self.unsaved[call.key] = None
+        self.forgotten.pop(call.key, None)
         if call.state is not CallState.WAITING:
             self.totals[call.state] += 1
-        if len(self.calls) > CALLS_MAX:
-            self._forget()
 
     def change(self, call: Call) -> None:
         """Take the newer state of a call that waited."""
@@ -108,31 +118,42 @@ class CallBook:
         self.calls[call.key] = call
         if call.state is not CallState.WAITING:
             self.totals[call.state] += 1
+            del self.queues[call.hook][call.key]
+
+    def has_room(self, hook: str) -> bool:
+        """Tell whether one more call of a hook may wait."""
+        return len(self.queues[hook]) < WAITING_MAX and len(self.calls) < ALL_CALLS_MAX
 
     def waiting(self, hook: str | None = None) -> list[Call]:
         """List the calls that wait, of one hook or of all, oldest first."""
-        return [
-            call
-            for call in self.calls.values()
-            if call.state is CallState.WAITING and hook in (None, call.hook)
-        ]
+        if hook is not None:
+            return [self.calls[key] for key in self.queues[hook]]
+        return [call for call in self.calls.values() if call.state is CallState.WAITING]
 
     def of(self, anomaly_id: AnomalyId) -> list[Call]:
         """List the calls of one anomaly, in the order of their hooks."""
         keys = [(hook, anomaly_id) for hook in sorted(self.hooks)]
         return [self.calls[key] for key in keys if key in self.calls]
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Make room: forget what is over, then what was never made of what is not."""
+        if len(self.calls) <= CALLS_MAX:
+            return
         ended = [
-            key
+            call
             for key, call in self.calls.items()
-            if call.state is not CallState.WAITING
-            and call.anomaly_id not in self.open
-            and key not in self.unsaved
+            if call.state is not CallState.WAITING and key not in self.unsaved
         ]
-        for key in ended[: len(self.calls) - CALLS_MAX]:
-            del self.calls[key]
-            self.forgotten.append(key)
+        over = [call for call in ended if call.anomaly_id not in self.open]
+        self._drop(over[: len(self.calls) - CALLS_MAX])
+        if len(self.calls) > ALL_CALLS_MAX:
+            unmade = [call for call in ended if call.anomaly_id in self.open and not call.attempts]
+            self._drop(unmade[: len(self.calls) - ALL_CALLS_MAX])
+
+    def _drop(self, calls: Iterable[Call]) -> None:
+        for call in calls:
+            del self.calls[call.key]
+            self.forgotten[call.key] = None
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -192,8 +213,7 @@ def load(connection: sqlite3.Connection) -> CallBook:
             error=error,
             body=body,
         )
-        book.calls[call.key] = call
-        book.hooks.add(hook)
+        book.enter(call)
     for state, count in connection.execute("SELECT state, calls FROM retrain_total"):
         book.totals[CallState(state)] = count
     return book

@@ -17,11 +17,11 @@ from gateway.batch import Anomaly, Json, Severity
 from gateway.config import RetrainSection, SiteConfig
 from gateway.errors import Finding, InvalidConfigError
 from gateway.forward.alerts import (
-    NUMBERS_MAX,
     SUBJECT,
     SUBJECT_LABELS,
     VALUE_CHARS_MAX,
     rfc3339,
+    told_numbers,
 )
 from gateway.forward.signing import read_key
 
@@ -102,7 +102,7 @@ def body_of(anomaly: Anomaly, site: str) -> str:
         "onset": rfc3339(anomaly.onset_ns),
         "raised": rfc3339(anomaly.raised_ns),
         "summary": anomaly.summary[:VALUE_CHARS_MAX],
-        "numbers": dict(_numbers(sorted(anomaly.numbers.items())[:NUMBERS_MAX])),
+        "numbers": dict(_numbers(told_numbers(anomaly))),
         "links": {"anomaly": f"/api/v1/anomalies/{name}"},
     }
     body = {

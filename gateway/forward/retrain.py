@@ -5,15 +5,16 @@ anomaly, so a receiver can drop a repeat. What was answered is never sent again 
 lives, also while the disk does not take the answer; a repeat is possible only when an answer was
 lost. A call outlives its anomaly: drift that has passed is still worth a training. Hooks do not
 wait for each other, and of one hook the call with the fewest attempts comes first, so that one that
-always fails does not keep the others from their turn.
+always fails does not keep the others from their turn. Of an answer the status alone is kept: many
+servers repeat the path in its body, and a path may hold a secret.
 """
 
 import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -24,10 +25,10 @@ from gateway.batch import Anomaly
 from gateway.errors import DeliveryError, WeirError
 from gateway.forward.alertmanager import RETRYABLE_STATUSES
 from gateway.forward.backoff import Backoff
-from gateway.forward.calls import WAITING_MAX, Call, CallBook, CallState, Key
+from gateway.forward.calls import Call, CallBook, CallState, Key
 from gateway.forward.hooks import Hook, body_of
 from gateway.forward.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
-from gateway.otlp.answers import maybe_retry_after_s, plain
+from gateway.otlp.answers import maybe_retry_after_s
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,11 @@ AGE_S: Final = 3 * 86_400.0
 # One attempt, and the part of it until there is a connection.
 TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
-# Of an answer that is no success this much is read, for the log.
-ANSWER_BYTES_MAX: Final = 4096
 # How long a stop waits for an attempt under way.
 STOP_GRACE_S: Final = 5.0
 # How often calls of hooks that are gone, and what the disk has not taken, are looked at.
 LOOK_S: Final = 60.0
-ERROR_FULL: Final = f"{WAITING_MAX} calls wait already"
+ERROR_FULL: Final = "too many calls already"
 ERROR_AGE: Final = "not taken in time"
 
 # Writes calls and deletes rows; raises WeirError when the disk does not take it now.
@@ -165,9 +164,8 @@ class HookWorker:
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:
+                # An answer is one whatever becomes of its body.
                 status, headers = response.status, response.headers
-                # A success is one whatever becomes of its body.
-                words = "" if 200 <= status < 300 else await _words(response)
         except TimeoutError as error:
             raise DeliveryError("no answer in time", permanent=False) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -177,8 +175,7 @@ class HookWorker:
         # A redirect is no word of the receiver: often a portal on the way.
         permanent = 400 <= status < 500 and status not in RETRYABLE_STATUSES
         hint_s = maybe_retry_after_s(headers.get("Retry-After"), now_ns / 1e9)
-        message = f"HTTP {status}" + (f": {words}" if words else "")
-        raise DeliveryError(message, permanent=permanent, retry_after_s=hint_s)
+        raise DeliveryError(f"HTTP {status}", permanent=permanent, retry_after_s=hint_s)
 
     def _name(self, call: Call) -> str:
         return f"endpoint={self.hook.endpoint} anomaly={call.anomaly_id}"
@@ -216,6 +213,7 @@ class RetrainSender:
         loop's thread.
         """
         made = []
+        refused: Counter[str] = Counter()
         for anomaly in anomalies:
             if anomaly.resolved_ns is not None:
                 self._book.open.discard(anomaly.id)
@@ -224,6 +222,12 @@ class RetrainSender:
             for hook in self._hooks:
                 if hook.wants(anomaly) and (hook.id, anomaly.id) not in self._book.calls:
                     made.append(self._make(hook, anomaly))
+                    refused[hook.endpoint] += made[-1].state is CallState.EXPIRED
+        for endpoint, count in (+refused).items():
+            log.error(
+                "retrain calls expired endpoint=%s calls=%d error=%s", endpoint, count, ERROR_FULL
+            )
+        self._book.forget()
         if made:
             for worker in self._workers:
                 worker.wake()
@@ -257,17 +261,17 @@ class RetrainSender:
 
     def _make(self, hook: Hook, anomaly: Anomaly) -> Call:
         now_ns = self._now_ns()
+        has_room = self._book.has_room(hook.id)
         call = Call(
             hook=hook.id,
             anomaly_id=anomaly.id,
             endpoint=hook.endpoint,
             created_ns=now_ns,
             changed_ns=now_ns,
-            body=body_of(anomaly, self._site),
+            body=body_of(anomaly, self._site) if has_room else "",
+            state=CallState.WAITING if has_room else CallState.EXPIRED,
+            error="" if has_room else ERROR_FULL,
         )
-        if len(self._book.waiting(hook.id)) >= WAITING_MAX:
-            log.error("retrain call expired endpoint=%s error=%s", hook.endpoint, ERROR_FULL)
-            call = _ended(call, CallState.EXPIRED, now_ns, ERROR_FULL)
         self._book.add(call)
         return call
 
@@ -292,7 +296,8 @@ class RetrainSender:
                 else:
                     for call in unsaved:
                         book.unsaved.pop(call.key, None)
-                    del book.forgotten[: len(forgotten)]
+                    for key in forgotten:
+                        book.forgotten.pop(key, None)
             await self._sleep(LOOK_S)
 
 
@@ -303,10 +308,3 @@ def is_old(call: Call, now_ns: int) -> bool:
 
 def _ended(call: Call, state: CallState, now_ns: int, error: str = "") -> Call:
     return replace(call, state=state, changed_ns=now_ns, error=error, body="")
-
-
-async def _words(response: aiohttp.ClientResponse) -> str:
-    """Read the beginning of an answer as one line of text; empty when it does not come."""
-    with suppress(TimeoutError, aiohttp.ClientError, OSError):
-        return plain((await response.content.read(ANSWER_BYTES_MAX)).decode(errors="replace"))
-    return ""

@@ -1,7 +1,8 @@
 """Make an anomaly of an alarm: numbers, words, and the traces that show it.
 
 Law: an explanation reads state and changes none. Device names stand in evidence only, never in the
-summary, which leaves the site; nor does a value that the contract does not export.
+summary, the numbers and the subject, which leave the site; nor do values, ranges and classes of a
+signal that the contract does not export.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +112,7 @@ def drift_anomaly(
     baseline: Baseline,
     against: Against,
     since_onset: Against,
+    may_leave: bool,
     owner: str,
     tolerance: float,
     tick_s: float,
@@ -121,6 +123,7 @@ def drift_anomaly(
     """Explain a drift alarm.
 
     `sample` are recent rows of the stream's series; `traits_of` tells what is known of devices.
+    `may_leave` says whether the contract exports the signal's values; evidence shows them always.
     """
     shares = since_onset.shares
     since = bank.since(alarm.row, alarm.onset_ns)[: baseline.bins]
@@ -151,7 +154,8 @@ def drift_anomaly(
     }
     q = jeffreys(since.astype(np.float64))
     over = _over_represented(q, shares)
-    numbers |= _strongest_bins(q, shares, baseline)
+    if may_leave:
+        numbers |= _strongest_bins(q, shares, baseline)
     seen = _of_stream(sample, stream)
     held, devices, cohort = _carriers(
         seen, stream, baseline, over, float(shares[over].sum()), traits_of
@@ -161,6 +165,7 @@ def drift_anomaly(
         f"{baseline.describe(each)} went from {shares[each]:.1%} to {q[each]:.1%}"
         for each in over[:3].tolist()
     )
+    change = (f": {most}", alarm.bet) if may_leave else ("", alarm.bet_kind)
     is_page = numbers["psi_debiased_low"] >= PAGE_PSI_MIN
     return Anomaly(
         id=anomaly_id(
@@ -173,8 +178,8 @@ def drift_anomaly(
         version=stream.version,
         subject=stream.signal,
         summary=(
-            f"{stream.signal} of {stream.model} {stream.version} has drifted from its baseline: "
-            f"{most}{cohort.summary} (dominant change: {alarm.bet}; {_promise(budget, rate)})"
+            f"{stream.signal} of {stream.model} {stream.version} has drifted from its baseline"
+            f"{change[0]}{cohort.summary} (dominant change: {change[1]}; {_promise(budget, rate)})"
         ),
         onset_ns=alarm.onset_ns,
         raised_ns=alarm.end_ns,

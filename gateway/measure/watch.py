@@ -16,6 +16,7 @@ from gateway.measure.cohorts import Traits
 from gateway.measure.devices.causes import Causes
 from gateway.measure.devices.devices import Devices
 from gateway.measure.devices.placement import ACCELERATOR_KEY
+from gateway.measure.drift.counting import Stream
 from gateway.measure.drift.detector import Alarm
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
@@ -176,6 +177,7 @@ class Watch:
             baseline=self.streams.baselines[alarm.row],
             against=self.streams.against(alarm.row),
             since_onset=self.streams.against(alarm.row, alarm.onset_ns),
+            may_leave=_may_leave(stream, contract),
             owner=contract.owner,
             tolerance=contract.drift.tolerance,
             tick_s=self.settings.drift_tick_s,
@@ -270,6 +272,12 @@ def is_exported(contract: Contract, key: str) -> bool:
     rule = contract.resource.get(key)
     signals = (each for each in contract.signals.values() if each.attribute == key)
     return any(each is not None and each.export is Action.PASS for each in (rule, *signals))
+
+
+def _may_leave(stream: Stream, contract: Contract) -> bool:
+    """Say whether a contract exports the values that a stream counts; weights are no values."""
+    signal = contract.signals.get(stream.part_of or stream.signal)
+    return signal is None or signal.export is Action.PASS
 
 
 def _drift_key(key: tuple[str, str, str]) -> str:

@@ -104,6 +104,13 @@ def name_of(baseline: Baseline, bet: int) -> str:
     return class_bets().names[bet].format(*places)
 
 
+def kind_of(baseline: Baseline, bet: int) -> str:
+    """Say what a fixed bet is for without naming a value or a class."""
+    # Bets on what has an order speak of ranks alone.
+    bets = ordered_bets() if baseline.is_ordered else class_bets()
+    return bets.names[bet].format(*("of a class",) * PLACES)
+
+
 @functools.cache
 def ordered_bets() -> Bets:
     """Return the bets on signals whose bins have an order: tilts, tails, taints, the unusual."""

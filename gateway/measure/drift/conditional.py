@@ -2,19 +2,24 @@
 
 Law: one event counts in one row at most: that of its series and its class. Events without a class,
 of an unseen one, or of one that the contract does not ask for count in none. Nothing is read: the
-bins are those that the lanes of confidence and prediction have found. Cost: for each batch one
-gather and one add for each row of it, however many classes and series there are.
+bins are those that the lanes of confidence and prediction have found. Names of streams leave the
+site; a class that the contract does not export is named by its place among the classes. Cost: for
+each batch one gather and one add for each row of it, however many classes and series there are.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from gateway.contract.schema import Contract, Role, Signal
+from gateway.contract.schema import Action, Contract, Role, Signal
 from gateway.measure.drift.grid import Grid, GridKind
 from gateway.measure.drift.lanes import NO_ROW, Lane, LaneKey, looked_up, measured
 from gateway.measure.state import Int64, grown
+
+ORDER_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +34,23 @@ class Conditional:
 
     @property
     def name(self) -> str:
-        """What its stream is called; names of signals have no bar."""
-        return f"{self.score.name}|{self.classes.values[self.code]}"
+        """What its stream is called; names of signals have no bar, and places count from 1."""
+        what = self.classes.values[self.code] if self._is_told else f"#{self.code + 1}"
+        return f"{self.score.name}|{what}"
+
+    @property
+    def order(self) -> str:
+        """Return a digest of all classes where the place names one of them, else nothing.
+
+        With other classes, or in another order, the same place is another class.
+        """
+        if self._is_told:
+            return ""
+        return hashlib.sha256(self.classes.name.encode()).hexdigest()[:ORDER_DIGITS]
+
+    @property
+    def _is_told(self) -> bool:
+        return self.prediction.export is Action.PASS
 
 
 def conditionals(contract: Contract) -> list[Conditional]:

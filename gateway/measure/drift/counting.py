@@ -28,8 +28,9 @@ class Stream:
     """Where a signal of a series is counted.
 
     `place` is that of the signal among those of its contract, NO_PLACE for weights. A stream of
-    the events of one class has in `given` the place of the prediction and the bin of the class, and
-    in `part_of` the name of the signal that counts all events.
+    the events of one class has in `given` the place of the prediction and the bin of the class, in
+    `part_of` the name of the signal that counts all events, and in `order` a digest of the classes
+    where its name has only a place among them.
     """
 
     series: int
@@ -42,6 +43,7 @@ class Stream:
     place: int
     given: tuple[int, int] | None = None
     part_of: str = ""
+    order: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -98,6 +100,7 @@ class Counting:
                     place=places[each.score.name],
                     given=(places[each.prediction.name], each.code),
                     part_of=each.score.name,
+                    order=each.order,
                 )
             )
         return made

@@ -25,7 +25,7 @@ Complexity: a step costs streams x bets x places. All arrays are by stream row, 
 Source: drift.md section 3; Shin, Ramdas and Rinaldo (2022), arXiv 2203.03532.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +40,7 @@ from gateway.measure.drift.bets import (
     Bets,
     class_bets,
     fees,
+    kind_of,
     name_of,
     ordered_bets,
 )
@@ -79,11 +80,15 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A stream whose evidence passed the bound. Units: onset_ns and end_ns Unix nanoseconds."""
+    """A stream whose evidence passed the bound. Units: onset_ns and end_ns Unix nanoseconds.
+
+    `bet` says what changed most; `bet_kind` says it without a class.
+    """
 
     row: int
     log_evidence: float
     bet: str
+    bet_kind: str
     onset_ns: int
     end_ns: int
 
@@ -272,7 +277,8 @@ class Bank:
                 Alarm(
                     row=row,
                     log_evidence=float(mixed[k]),
-                    bet=_name(self._baselines[row], dominant),
+                    bet=_name(self._baselines[row], dominant, name_of),
+                    bet_kind=_name(self._baselines[row], dominant, kind_of),
                     onset_ns=self._window.time_ns(row, int(age[k, dominant])),
                     end_ns=int(end_ns[k]),
                 )
@@ -343,11 +349,11 @@ class Bank:
                 getattr(self, name)[rows] = state[name]
 
 
-def _name(baseline: Baseline | None, bet: int) -> str:
+def _name(baseline: Baseline | None, bet: int, fixed: Callable[[Baseline, int], str]) -> str:
     """Say what a bet of an armed stream is for."""
     assert baseline is not None
     if bet < BETS:
-        return name_of(baseline, bet)
+        return fixed(baseline, bet)
     what = "single" if bet < BETS + HALF_LIVES else "smooth"
     return f"recent {what} change, {HALF_LIVES_TICKS[(bet - BETS) % HALF_LIVES]:g} ticks"
 

@@ -1,6 +1,7 @@
 """Save, restore and merge the streams.
 
-Law: a stream is saved under model, version, signal and grid. After a change of contracts only the
+Law: a stream is saved under model, version, signal and grid, with the order of the classes where
+it is named by a place among them. After a change of contracts only the
 streams that still mean the same come back; the others start anew. A baseline file wins over what
 was saved: the evidence goes on only against the same baseline.
 """
@@ -38,7 +39,7 @@ def save(streams: Streams) -> State:
         superseded = streams.superseded.get(number)
         items.append(
             {
-                "key": [*item.key, lane.grid.name],
+                "key": [*item.key, _meaning(streams, number)],
                 "width": lane.grid.width,
                 "opened": int(lane.opened[item.row]),
                 "seen": int(lane.seen[item.row]),
@@ -68,6 +69,12 @@ def save(streams: Streams) -> State:
         **prefixed("shadow", shadows),
         **prefixed("seasons", seasonstate.save(streams.seasons, _held(streams), order)),
     }
+
+
+def _meaning(streams: Streams, number: int) -> str:
+    """Return text that streams of one name share when they count the same."""
+    order = streams.items[number].order
+    return streams.grid(number).name + (f" of {order}" if order else "")
 
 
 def _held(streams: Streams) -> list[Baseline]:
@@ -129,9 +136,9 @@ def load(streams: Streams, state: Mapping[str, Array]) -> None:
     ours: list[int] = []
     theirs: list[int] = []
     for index, (item, width) in enumerate(zip(items, widths, strict=True)):
-        model, version, signal, grid_name = item["key"]
+        model, version, signal, meaning = item["key"]
         number = streams.number_of(model, version, signal)
-        if number is not None and streams.grid(number).name != grid_name:
+        if number is not None and _meaning(streams, number) != meaning:
             number = None
         total, open_tick = reader.take(width), reader.take(width)
         grid = None if number is None else streams.grid(number)
@@ -199,9 +206,9 @@ def _load_shadows(
 ) -> None:
     """Put the shadows back of streams that learn and still mean the same."""
     for each in saved(state):
-        model, version, signal, grid_name = each.key
+        model, version, signal, meaning = each.key
         number = streams.number_of(model, version, signal)
-        if number is None or streams.grid(number).name != grid_name:
+        if number is None or _meaning(streams, number) != meaning:
             continue
         if number in streams.baselines and streams.maybe_given(number) is None:
             baseline = each.baseline(streams.grid(number), hours)

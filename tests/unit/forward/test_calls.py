@@ -97,7 +97,7 @@ def test_a_row_that_is_forgotten_is_deleted_and_stays_counted(
     assert (book.calls, book.totals) == ({}, {CallState.REFUSED: 1})
 
 
-def test_only_what_is_over_is_forgotten_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_over_is_forgotten_first_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "CALLS_MAX", 4)
     assert CALLS_MAX > 4
     book = CallBook()
@@ -108,12 +108,59 @@ def test_only_what_is_over_is_forgotten_the_oldest_first(monkeypatch: pytest.Mon
         if name != "waits":
             book.change(ended(call(name, number=number), CallState.DELIVERED))
     book.add(call("new1", number=5))
+    book.forget()
     assert [name for _, name in book.calls] == ["waits", "open", "over2", "new1"]
     book.add(call("new2", number=6))
-    assert book.forgotten == [("h1", "over1"), ("h1", "over2")]
+    book.forget()
+    assert list(book.forgotten) == [("h1", "over1"), ("h1", "over2")]
     book.add(call("new3", number=7))
+    book.forget()
     assert [name for _, name in book.calls] == ["waits", "open", "new1", "new2", "new3"]
     assert book.totals == {CallState.DELIVERED: 3}
+
+
+def test_of_open_anomalies_only_what_was_never_made_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "CALLS_MAX", 2)
+    monkeypatch.setattr(calls, "ALL_CALLS_MAX", 3)
+    book = CallBook()
+    for number, name in enumerate(["made", "refused", "full1", "full2", "unsaved"]):
+        one = call(name, number=number)
+        book.open.add(one.anomaly_id)
+        assert book.has_room("h1") is (number < 3)
+        if number > 1:
+            book.add(ended(one, CallState.EXPIRED, 0))
+        else:
+            book.add(one)
+            book.change(ended(one, CallState(ENDS[number])))
+        if name != "unsaved":
+            book.unsaved.clear()
+    book.forget()
+    assert [name for _, name in book.calls] == ["made", "refused", "unsaved"]
+    assert list(book.forgotten) == [("h1", "full1"), ("h1", "full2")]
+    # What is entered again is not deleted.
+    book.add(call("full1"))
+    assert list(book.forgotten) == [("h1", "full2")]
+    assert book.totals == {CallState.DELIVERED: 1, CallState.REFUSED: 1, CallState.EXPIRED: 3}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abc"), st.booleans()), max_size=40))
+def test_what_waits_for_each_hook_is_what_the_calls_say(
+    steps: list[tuple[int, str, bool]],
+) -> None:
+    book = CallBook()
+    for number, hook, ends in steps:
+        one = call(f"a{number}", hook)
+        held = book.calls.get(one.key)
+        if held is None:
+            book.add(ended(one, CallState.EXPIRED) if ends else one)
+        elif held.state is CallState.WAITING:
+            attempt = replace(held, attempts=held.attempts + 1)
+            book.change(ended(attempt, CallState.DELIVERED) if ends else attempt)
+        for each in "abc":
+            waits = [call for call in book.waiting() if call.hook == each]
+            assert book.waiting(each) == waits
 
 
 def test_a_call_ends_once() -> None:

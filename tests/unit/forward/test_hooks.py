@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from gateway.batch import AnomalyKind, Evidence, Severity
+from gateway.batch import Anomaly, AnomalyKind, Evidence, Severity
 from gateway.config import RetrainSection, SiteConfig
 from gateway.errors import InvalidConfigError
+from gateway.forward.alerts import AlertBook, AlertContext
 from gateway.forward.hooks import Hook, body_of, load_hooks, make_hook
-from tests.unit.forward.anomalies import anomaly
+from tests.unit.forward.anomalies import NOW_NS, anomaly
 
 KEY = bytes(range(32))
 URL = "https://train.example/v1/start?token=s3cret"
@@ -86,6 +87,24 @@ def test_a_body_is_bounded_and_always_json() -> None:
     told = json.loads(text, parse_constant=pytest.fail)["data"]
     assert (told["numbers"]["a_ratio"], told["numbers"]["b_ratio"]) == (None, None)
     assert len(told["numbers"]) == 32
+
+
+def test_what_is_said_of_single_bins_does_not_crowd_out_the_rest() -> None:
+    whole = {f"n{n:02}_count": float(n) for n in range(20)}
+    whole |= {"relative_drift_index": 2.5, "window_events": 900.0}
+    bins = {f"{what}:cracked {n}": 0.5 for what in ("psi_of", "current_of") for n in range(8)}
+    many = dataclasses.replace(anomaly(), numbers=bins | whole)
+    assert json.loads(body_of(many, "dock-7"))["data"]["numbers"] == whole
+    [alert] = rendered(many)
+    assert "relative_drift_index=2.5" in alert
+    assert "window_events=900" in alert
+    assert "cracked" not in alert
+
+
+def rendered(one: Anomaly) -> list[str]:
+    book = AlertBook(AlertContext(site="dock-7"), started_ns=NOW_NS)
+    found = [book.maybe_render(labels, NOW_NS) for labels in book.update([one], NOW_NS)]
+    return [json.dumps(each) for each in found]
 
 
 def test_other_kinds_name_their_subject_as_alerts_do() -> None:

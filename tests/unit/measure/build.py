@@ -15,6 +15,7 @@ from gateway.batch import API_IDENTITY, Batch, Parcel, Payload, Signal, Transpor
 from gateway.config.sections import SamplingSection
 from gateway.contract.plan import Plan, compile_plan
 from gateway.contract.schema import (
+    Action,
     Contract,
     DriftRule,
     Indicator,
@@ -45,6 +46,7 @@ def signals() -> dict[str, ContractSignal]:
             type=SignalType.DOUBLE,
             role=Role.CONFIDENCE,
             range=(0.0, 1.0),
+            export=Action.PASS,
         ),
         ContractSignal(
             name="class",
@@ -52,6 +54,7 @@ def signals() -> dict[str, ContractSignal]:
             type=SignalType.ENUM,
             role=Role.PREDICTION,
             values=VALUES,
+            export=Action.PASS,
         ),
         ContractSignal(
             name="brightness",
@@ -59,6 +62,7 @@ def signals() -> dict[str, ContractSignal]:
             type=SignalType.DOUBLE,
             role=Role.FEATURE,
             range=(0.0, 1.0),
+            export=Action.PASS,
         ),
     ]
     return {signal.name: signal for signal in listed}

@@ -1,5 +1,6 @@
 """Baselines that are too small for their tolerance, and the budget that all detectors share."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,16 @@ from gateway.measure.drift.streams import (
     REFUSALS_MAX,
 )
 from gateway.measure.snapshot import BaselineState, SignalView
-from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, plan
+from tests.unit.measure.build import (
+    SECOND_NS,
+    START_NS,
+    VALUES,
+    Fleet,
+    classed,
+    contract,
+    plan,
+    signals,
+)
 
 SIZE: Final = 120
 LEAST: Final = 200
@@ -232,6 +242,58 @@ def test_an_alarm_tells_the_bins_that_changed_most() -> None:
         assert value == pytest.approx((current - expected) * np.log(current / expected))
     assert 0.5 * anomaly.numbers["psi"] < sum(value for _, value in parts)
     assert sum(value for _, value in parts) <= anomaly.numbers["psi"]
+
+
+def told_outside(anomaly: Anomaly) -> str:
+    """Write what of an anomaly leaves the site: all but evidence."""
+    return str(replace(anomaly, evidence=()))
+
+
+@pytest.mark.parametrize("export", list(Action))
+def test_bins_of_a_number_leave_only_as_far_as_the_contract_exports_it(export: Action) -> None:
+    listed = {name: replace(each, export=export) for name, each in signals().items()}
+    site = Site(tolerant(0.25, signals=listed))
+    site.run(40)
+    site.run(60, 4, 3)
+    (anomaly,) = site.drifts
+    reasons = {each.reason for each in anomaly.evidence}
+    words = {each.rpartition(" of the baseline lies in ")[2] for each in reasons}
+    assert words
+    outside = told_outside(anomaly)
+    assert any(each in outside for each in words) is (export is Action.PASS)
+    assert any("_of:" in each for each in anomaly.numbers) is (export is Action.PASS)
+    assert " (dominant change: " in anomaly.summary
+    assert anomaly.numbers["psi"] > 0.1
+
+
+@pytest.mark.parametrize("export", list(Action))
+def test_classes_leave_only_as_far_as_the_contract_exports_them(export: Action) -> None:
+    listed = signals()
+    listed["class"] = replace(listed["class"], export=export)
+    the_plan = plan(contract(signals=listed))
+    measure, fleet = Measure(the_plan, MeasureSettings()), Fleet(the_plan, size=400)
+    rng = np.random.default_rng(5)
+    told: list[Anomaly] = []
+    for second in range(1, 121):
+        shares = (0.6, 0.3, 0.1, 0.0) if second <= 60 else (0.3, 0.6, 0.1, 0.0)
+        codes = rng.choice(4, 400, p=shares)
+        # The torn are sure at first and less later, and come with the cracked.
+        law = (8, 2) if second <= 60 else (4, 3)
+        scores = np.where(codes == 1, rng.beta(*law, 400), rng.beta(8, 2, 400))
+        one = fleet.batch(START_NS + second * SECOND_NS, scores)
+        told += measure.observe(classed(one, the_plan, codes)).anomalies
+    drifts = [each for each in told if each.kind is AnomalyKind.DRIFT]
+    assert "class" in {each.subject for each in drifts}
+    assert any(each.subject.startswith("confidence") for each in drifts)
+    outside = "".join(told_outside(each) for each in drifts)
+    reasons = "".join(row.reason for each in drifts for row in each.evidence)
+    assert "cracked" in reasons
+    is_told = export is Action.PASS
+    for word in VALUES:
+        assert word not in outside or is_told
+    assert ("cracked" in outside) is is_told
+    (moved,) = [each for each in drifts if each.subject == "class"]
+    assert ("dominant change: more of a class" in moved.summary) is not is_told
 
 
 @pytest.mark.parametrize("export", [Action.PASS, Action.TOKEN, None])

@@ -11,7 +11,7 @@ from scipy import special
 
 from gateway.batch import Anomaly, AnomalyKind, Batch
 from gateway.contract.plan import Plan
-from gateway.contract.schema import DriftRule, Role, SignalType
+from gateway.contract.schema import Action, Contract, DriftRule, Role, SignalType
 from gateway.contract.schema import Signal as ContractSignal
 from gateway.measure import Measure, MeasureSettings, merge
 from gateway.measure.drift.conditional import ConditionalLane, conditionals
@@ -55,6 +55,40 @@ def test_the_first_classes_that_the_contract_lists_have_a_confidence_of_their_ow
     assert names(drift=DriftRule(conditional_classes=0)) == []
 
 
+def not_told(values: tuple[str, ...] = VALUES, action: Action = Action.DROP) -> Contract:
+    """A contract that does not export its classes."""
+    listed = signals()
+    listed["class"] = dataclasses.replace(listed["class"], export=action, values=values)
+    return contract(signals=listed)
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_classes_that_the_contract_does_not_export_are_named_by_their_place(
+    action: Action,
+) -> None:
+    places = [f"confidence|#{place}" for place in range(1, 1 + len(VALUES))]
+    values = [f"confidence|{value}" for value in VALUES]
+    found = [each.name for each in conditionals(not_told(action=action))]
+    assert found == (values if action is Action.PASS else places)
+
+
+def test_a_place_goes_on_only_where_it_is_the_same_class() -> None:
+    before = Measure(plan(not_told()), MeasureSettings())
+    for one in story(8)[:60]:
+        before.observe(one)
+    assert counts(before.streams, "confidence|#2").sum() > 0
+    same_again, other = (
+        Measure(plan(not_told(values)), MeasureSettings()) for values in (VALUES, VALUES[::-1])
+    )
+    for each in (same_again, other):
+        each.restore(before.state())
+        assert counts(each.streams, "confidence").sum() == 60 * 120
+    for place in range(1, 1 + len(VALUES)):
+        name = f"confidence|#{place}"
+        assert np.array_equal(counts(same_again.streams, name), counts(before.streams, name))
+        assert counts(other.streams, name).sum() == 0
+
+
 @pytest.mark.parametrize("without", ["confidence", "class"])
 def test_a_contract_without_confidence_or_classes_has_none(without: str) -> None:
     left = {name: signal for name, signal in signals().items() if name != without}
@@ -63,7 +97,9 @@ def test_a_contract_without_confidence_or_classes_has_none(without: str) -> None
 
 def test_truth_values_are_classes_and_whole_numbers_are_not() -> None:
     def prediction(name: str, kind: SignalType) -> ContractSignal:
-        return ContractSignal(name=name, attribute=name, type=kind, role=Role.PREDICTION)
+        return ContractSignal(
+            name=name, attribute=name, type=kind, role=Role.PREDICTION, export=Action.PASS
+        )
 
     number = prediction("count", SignalType.INT)
     truth = prediction("defect", SignalType.BOOL)
