@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.sources import Sources
+from gateway.api.sources import MeasureSnapshot, Sources
 from gateway.forward.records import Cause, Want
 from gateway.forward.sender import ForwardStatus
 from gateway.measure import Snapshot
@@ -63,7 +63,12 @@ class Slow:
 def shown(sources: Sources) -> tuple[int, int]:
     """Read what a page shows, in its order: items that were decided, inferences."""
     decided = sum(each.received for each in sources.status().accounting)
-    return decided, sum(each.succeeded + each.failed for each in asyncio.run(sources.measure()).series)
+
+    async def ask() -> MeasureSnapshot:
+        return await sources.measure()
+
+    found = asyncio.run(ask())
+    return decided, sum(each.succeeded + each.failed for each in found.series)
 
 
 def test_measurements_follow_each_batch_at_once(tmp_path: Path) -> None:
