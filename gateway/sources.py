@@ -1,7 +1,8 @@
 """What the API may ask of a running gateway, answered from its rooms.
 
 Law: nothing here changes the state of the core. A snapshot of the measurements is taken under the
-core's lock; whatever reads files runs in another thread.
+core's lock, by one thread at a time beside the event loop; whatever reads files runs in another
+thread, too.
 """
 
 import asyncio
@@ -20,7 +21,6 @@ from gateway.batch import AnomalyId, AnomalyKind, DiveId
 from gateway.deliveries import accounting, destinations, waiting
 from gateway.forward.sender import ForwardStatus
 from gateway.home import FREE_BYTES_MIN
-from gateway.measure import Snapshot
 from gateway.measured import measured
 from gateway.otlp.declared import Acknowledgement
 from gateway.otlp.events import write as write_events
@@ -32,8 +32,8 @@ from gateway.store.otlp import to_otlp
 from gateway.store.query import Query, TraceRows
 from gateway.tally import Distribution
 
-# While no batch comes, a scrape and the console share one snapshot, which takes milliseconds to
-# make; only what time alone changes is as old as this.
+# While no batch comes, a scrape and the console share one snapshot, which takes 0.1 s to make for
+# each 1,000 signals; only what time alone changes is as old as this.
 SNAPSHOT_AGE_S: Final = 0.1
 
 
@@ -60,25 +60,10 @@ class _Reader:
         self._live = live
         self._started_ns = time.time_ns()
         self._process = psutil.Process()
-        self._snapshot: Snapshot | None = None
-        self._snapshot_s = 0.0
-        self._snapshot_of = 0  # sequence of the newest batch in it
-
-    def _measured(self) -> Snapshot:
-        """Show the measurements of every batch that the accounts show as processed.
-
-        The accounts of a page are read first: measurements that were older would contradict them.
-        """
-        now, newest = time.monotonic(), self._rooms.core.processed
-        if (
-            self._snapshot is None
-            or self._snapshot_of != newest
-            or now - self._snapshot_s > SNAPSHOT_AGE_S
-        ):
-            with self._rooms.stages.lock:
-                self._snapshot = self._rooms.stages.measure.snapshot()
-            self._snapshot_s, self._snapshot_of = now, newest
-        return self._snapshot
+        self._shown: api.MeasureSnapshot | None = None
+        self._shown_s = 0.0  # when it was ready
+        self._shown_of = 0  # sequence of the newest batch that is surely in it
+        self._one_at_a_time = asyncio.Lock()
 
     # --- state ------------------------------------------------------------------------------
 
@@ -154,12 +139,6 @@ class _Reader:
             ),
             api.Sample(name="weir_ack_seconds", value=_histogram(rooms.tally.ack_s)),
             api.Sample(name="weir_batch_spans", value=_histogram(rooms.tally.group_spans)),
-            *(
-                api.Sample(
-                    name="weir_anomalies_total", labels={"kind": kind, "model": model}, value=count
-                )
-                for kind, model, count in self._measured().anomalies_raised
-            ),
             api.Sample(
                 name="weir_info",
                 labels={"version": __version__, "kernel": SOURCE_DIGEST[:12]},
@@ -170,20 +149,12 @@ class _Reader:
             api.Sample(name="weir_journal_bytes", value=rooms.journal.bytes_used),
             api.Sample(name="weir_store_bytes", value=rooms.store.bytes_used),
             api.Sample(name="weir_store_retired_items_total", value=rooms.store.retired.rows),
-            *self._clocks(),
             *retrain_samples(rooms.calls),
             *(
                 api.Sample(name="weir_dives", labels={"state": str(state)}, value=count)
                 for state, count in self._live.dive_counts().items()
             ),
         ]
-
-    def _clocks(self) -> Iterator[api.Sample]:
-        counters = self._measured().counters
-        yield api.Sample(name="weir_clock_skew_events_total", value=counters.clamped)
-        yield api.Sample(name="weir_invalid_durations_total", value=counters.invalid)
-        yield api.Sample(name="weir_drift_late_events_total", value=counters.drift_late)
-        yield api.Sample(name="weir_late_events_total", value=counters.late + counters.too_late)
 
     def _refused(self) -> Iterator[api.Sample]:
         counters = self._live.counters
@@ -200,14 +171,32 @@ class _Reader:
 
     # --- measurements -----------------------------------------------------------------------
 
-    def measure(self) -> api.MeasureSnapshot:
-        """Show the current state of all measurements."""
-        found = self._measured()
+    async def measure(self) -> api.MeasureSnapshot:
+        """Show the measurements of every batch that the accounts show as processed.
+
+        The accounts of a page are read first: measurements that were older would contradict them.
+        """
+        newest = self._rooms.core.processed
+        async with self._one_at_a_time:
+            shown = self._shown
+            # Who waited here for another's snapshot may take it, if it has every batch of theirs.
+            is_old = time.monotonic() - self._shown_s > SNAPSHOT_AGE_S
+            if shown is None or self._shown_of < newest or is_old:
+                newest = self._rooms.core.processed
+                shown = await asyncio.to_thread(self._measured)
+                # After the snapshot: one that takes longer than its age would never be shared.
+                self._shown, self._shown_s, self._shown_of = shown, time.monotonic(), newest
+            return shown
+
+    def _measured(self) -> api.MeasureSnapshot:
+        rooms = self._rooms
+        with rooms.stages.lock:
+            found = rooms.stages.measure.snapshot()
         return measured(
             found,
             now_ns=time.time_ns(),
-            contracts=self._rooms.plan.contracts,
-            token=self._rooms.stages.anonymize.device_token,
+            contracts=rooms.plan.contracts,
+            token=rooms.stages.anonymize.device_token,
         )
 
     # --- traces -----------------------------------------------------------------------------

@@ -231,7 +231,7 @@ async def label_traces(call: Call) -> web.Response:
 async def promote_baseline(call: Call) -> web.Response:
     """Make a candidate, or a baseline in the shadow, the one of its signal."""
     name = call.request.match_info["id"]
-    found = _baseline(call, name)
+    found = await _baseline(call, name)
     if found is None:
         raise NotFoundError(f"there is no baseline with this id; list them at {BASELINES}")
     if found.state != CANDIDATE and found.superseded is None:
@@ -246,7 +246,7 @@ async def promote_baseline(call: Call) -> web.Response:
     await _declare(call, "baseline_promotion", [made], baseline=name, **noted)
     state = found.state
     for _ in range(SETTLE_TRIES):
-        now = _baseline(call, name)
+        now = await _baseline(call, name)
         state = found.state if now is None else now.state
         if state != found.state:
             break
@@ -254,8 +254,8 @@ async def promote_baseline(call: Call) -> web.Response:
     return respond(BaselinePromoted(id=name, state=state), status=202)
 
 
-def _baseline(call: Call, name: str) -> BaselineState | None:
-    found = call.context.sources.measure().baselines
+async def _baseline(call: Call, name: str) -> BaselineState | None:
+    found = (await call.context.sources.measure()).baselines
     return next((each for each in found if name and each.id == name), None)
 
 

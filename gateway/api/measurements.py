@@ -24,6 +24,7 @@ def measured(snapshot: MeasureSnapshot) -> Iterator[Sample]:
     yield from _labels(snapshot)
     yield from _costs(snapshot)
     yield from _counts(snapshot)
+    yield from _events(snapshot)
 
 
 def _series(snapshot: MeasureSnapshot) -> Iterator[Sample]:
@@ -230,6 +231,20 @@ def _counts(snapshot: MeasureSnapshot) -> Iterator[Sample]:
         yield Sample(
             name="weir_unusable_declarations_total", labels={"reason": reason}, value=count
         )
+
+
+def _events(snapshot: MeasureSnapshot) -> Iterator[Sample]:
+    counts = snapshot.counts
+    for (kind, model), count in counts.raised.items():
+        labels = {"kind": kind, "model": model}
+        yield Sample(name="weir_anomalies_total", labels=labels, value=count)
+    for name, count in (
+        ("weir_clock_skew_events_total", counts.clock_skew),
+        ("weir_invalid_durations_total", counts.invalid_durations),
+        ("weir_drift_late_events_total", counts.drift_late),
+        ("weir_late_events_total", counts.late),
+    ):
+        yield Sample(name=name, value=count)
 
 
 def rolled_out(status: RolloutsStatus) -> Iterator[Sample]:

@@ -5,9 +5,10 @@ label values are all known stands at 0 before its first event. Bucket edges are 
 Exemplars go out in OpenMetrics only.
 """
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from prometheus_client import exposition
@@ -118,11 +119,13 @@ def render(samples: Iterable[Sample], accept: str) -> tuple[bytes, str]:
     return encode(_Snapshot(samples)), content_type
 
 
-def read(sources: Sources) -> list[Sample]:
-    """Read every metric of the gateway at this moment."""
-    return [
-        *sources.samples(),
-        *measured(sources.measure()),
-        *rolled_out(sources.declarations.rollouts()),
-        *readiness(sources.readiness()),
-    ]
+async def read(sources: Sources) -> Iterable[Sample]:
+    """Read every metric of the gateway at this moment, the accounts before the measurements.
+
+    What is made of the measurements is made while it is iterated over, in any thread.
+    """
+    accounts = sources.samples()
+    found = await sources.measure()
+    # It waits for the lock under which another page's snapshot may just be made.
+    rollouts = await asyncio.to_thread(sources.declarations.rollouts)
+    return chain(accounts, measured(found), rolled_out(rollouts), readiness(sources.readiness()))

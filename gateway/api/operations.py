@@ -193,6 +193,11 @@ class Counts:
     deployed: Mapping[str, tuple[int, int]]  # by model: devices that succeeded and failed, 30 days
     retrained: Mapping[str, int]  # by model, 30 days
     unusable: Mapping[str, int]  # declarations, by reason
+    raised: Mapping[tuple[str, str], int]  # anomalies, by kind and model
+    clock_skew: int  # spans from the future, whose times were set back
+    invalid_durations: int
+    drift_late: int
+    late: int
 
 
 NO_COUNTS = Counts(
@@ -207,4 +212,9 @@ NO_COUNTS = Counts(
     deployed={},
     retrained={},
     unusable={},
+    raised={},
+    clock_skew=0,
+    invalid_durations=0,
+    drift_late=0,
+    late=0,
 )

@@ -357,13 +357,13 @@ class Dives(Protocol):
 class Sources:
     """The callables behind the routes.
 
-    `status`, `measure`, `samples` and `readiness` return at once. `samples` gives every metric
-    that does not come from the measurements. `maybe_trace` is None for a trace that no place
+    `status`, `samples` and `readiness` return at once. `samples` gives every metric that does not
+    come from the measurements. `maybe_trace` is None for a trace that no place
     holds; `search` answers one TraceAnswer per trace, newest first.
     """
 
     status: Callable[[], StatusSnapshot]
-    measure: Callable[[], MeasureSnapshot]
+    measure: Callable[[], Awaitable[MeasureSnapshot]]
     samples: Callable[[], Sequence[Sample]]
     readiness: Callable[[], Sequence[Check]]
     maybe_trace: Callable[[str], Awaitable[TraceAnswer | None]]

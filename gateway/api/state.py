@@ -48,7 +48,7 @@ async def readyz(call: Call) -> web.Response:
 
 async def metrics_text(call: Call) -> web.Response:
     """Write all metrics; a thread does it, because text takes long with many series."""
-    samples = metrics.read(call.context.sources)
+    samples = await metrics.read(call.context.sources)
     accept = call.request.headers.get("Accept", "")
     body, content_type = await asyncio.to_thread(metrics.render, samples, accept)
     return web.Response(body=body, headers={"Content-Type": content_type})
@@ -78,7 +78,7 @@ def _model(series: Series) -> ModelView:
 
 async def models(call: Call) -> web.Response:
     """List models and versions."""
-    series = call.context.sources.measure().series
+    series = (await call.context.sources.measure()).series
     return respond(
         Models(items=tuple(_model(item) for item in page(call, series)), total=len(series))
     )
@@ -86,27 +86,26 @@ async def models(call: Call) -> web.Response:
 
 async def devices(call: Call) -> web.Response:
     """List devices, the stalest first."""
-    found = sorted(
-        call.context.sources.measure().devices, key=lambda item: (-item.freshness_s, item.device)
-    )
+    measured = await call.context.sources.measure()
+    found = sorted(measured.devices, key=lambda item: (-item.freshness_s, item.device))
     return respond(Devices(items=page(call, found), total=len(found)))
 
 
 async def slo(call: Call) -> web.Response:
     """List objectives with burn rates and what is left of their budgets."""
-    found = call.context.sources.measure().slos
+    found = (await call.context.sources.measure()).slos
     return respond(Slos(items=page(call, found), total=len(found)))
 
 
 async def accuracy(call: Call) -> web.Response:
     """List how often models were right, where labels tell."""
-    found = call.context.sources.measure().accuracy
+    found = (await call.context.sources.measure()).accuracy
     return respond(Accuracies(items=page(call, found), total=len(found)))
 
 
 async def costs(call: Call) -> web.Response:
     """List what models cost this month, and how their allowances of bytes stand."""
-    found = call.context.sources.measure()
+    found = await call.context.sources.measure()
     return respond(
         Costs(items=page(call, found.costs), bandwidth=found.bandwidth, total=len(found.costs))
     )
@@ -114,7 +113,7 @@ async def costs(call: Call) -> web.Response:
 
 async def drift(call: Call) -> web.Response:
     """List signals against their baselines."""
-    found = call.context.sources.measure()
+    found = await call.context.sources.measure()
     return respond(
         Drifts(
             items=page(call, found.drift),
@@ -127,5 +126,5 @@ async def drift(call: Call) -> web.Response:
 
 async def baselines(call: Call) -> web.Response:
     """List baselines that are learned or frozen."""
-    found = call.context.sources.measure().baselines
+    found = (await call.context.sources.measure()).baselines
     return respond(Baselines(items=page(call, found), total=len(found)))

@@ -28,12 +28,14 @@ from gateway.measure import views
 from gateway.measure.devices.devices import PAUSE_NS, TIME_NS_MAX
 from gateway.measure.drift.attribution import maybe_attribution, maybe_weights
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.compared import Compared, compare
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.ratestate import load as load_rates
 from gateway.measure.drift.ratestate import save as save_rates
 from gateway.measure.drift.state import load as load_streams
 from gateway.measure.drift.state import save as save_streams
 from gateway.measure.drift.streams import Streams
+from gateway.measure.driftviews import BinWords, drift_views
 from gateway.measure.evidence import (
     BAD_ROWS,
     NO_BIN,
@@ -50,7 +52,7 @@ from gateway.measure.operationviews import operations_view
 from gateway.measure.series import SeriesTable
 from gateway.measure.settings import ADVANCE_GRACE_NS, SECOND_NS, MeasureSettings
 from gateway.measure.slo.objectives import Objectives
-from gateway.measure.snapshot import Counters, SeriesView, Snapshot
+from gateway.measure.snapshot import Counters, DriftView, SeriesView, Snapshot
 from gateway.measure.state import (
     Array,
     Int64,
@@ -92,6 +94,7 @@ class Measure:
         self.rollouts = self.operations.rollouts
         self._recent = Ring(RECENT_ROWS, self.streams.places)
         self._bad = Ring(BAD_ROWS, self.streams.places)
+        self._words = BinWords()
         self.watch = Watch(
             plan,
             settings,
@@ -318,9 +321,15 @@ class Measure:
             for episode in self.watch.episodes.open.values()
             if episode.anomaly.kind is AnomalyKind.DRIFT
         }
+        compared = compare(self.streams, sorted(self.streams.baselines))
+        words = self._words.keep(self.streams)
+        told = {each for each in compared.row_of if self.streams.items[each].key in alarmed}
+        drifts = drift_views(self.streams, compared, words, told)
         return Snapshot(
             now_ns=self.now_ns,
-            series=tuple(self._series_view(index, alarmed) for index in range(len(self.series))),
+            series=tuple(
+                self._series_view(index, drifts, compared) for index in range(len(self.series))
+            ),
             slos=views.slo_views(self.objectives),
             drifts=views.fleet_view(self.streams),
             devices=views.devices_view(self.devices),
@@ -341,7 +350,9 @@ class Measure:
             ),
         )
 
-    def _series_view(self, index: int, alarmed: set[tuple[str, str, str]]) -> SeriesView:
+    def _series_view(
+        self, index: int, drifts: Mapping[int, DriftView], compared: Compared
+    ) -> SeriesView:
         model, version = self.series.names[index]
         ok, failed = self.series.outcomes[index].tolist()
         return SeriesView(
@@ -352,15 +363,11 @@ class Measure:
             cold_starts=int(self.series.cold_starts[index]),
             latency=views.latency_view(self.latency, index),
             signals=tuple(
-                views.signal_view(
-                    self.streams,
-                    number,
-                    is_alarmed=self.streams.items[number].key in alarmed,
-                )
+                views.signal_view(self.streams, number, drifts.get(number))
                 for number in self.streams.of_series(index)
             ),
             weights=maybe_weights(self.streams, index),
-            attribution=maybe_attribution(self.streams, index),
+            attribution=maybe_attribution(self.streams, index, compared),
         )
 
     def state(self) -> State:

@@ -13,7 +13,7 @@ from gateway.measure.drift.grid import GridKind
 from gateway.measure.drift.ratebaseline import EVENTS_MIN
 from gateway.measure.drift.rates import Rates
 from gateway.measure.drift.streams import Streams
-from gateway.measure.explain import INDICES, RELATIVE_INDEX, drift_numbers
+from gateway.measure.explain import drift_numbers
 from gateway.measure.latency import Latency, quantiles_s
 from gateway.measure.settings import SECOND_NS
 from gateway.measure.slo.burn import budget_remaining, burn_rate
@@ -52,39 +52,6 @@ def is_back(streams: Streams, number: int) -> bool:
     return numbers["psi_debiased_high"] < max(against.benign**2, noise)
 
 
-def _drift(streams: Streams, number: int, *, is_alarmed: bool) -> DriftView | None:
-    baseline = streams.baselines.get(number)
-    bank = streams.bank
-    if baseline is None:
-        return None
-    window, size = bank.window(np.array([number]))
-    counts = window[0, : baseline.bins]
-    against = streams.against(number)
-    if not counts.sum():
-        numbers = dict.fromkeys((*INDICES, RELATIVE_INDEX), 0.0)
-    else:
-        numbers = drift_numbers(counts, float(size[0]), baseline, against.shares, against.events)
-    total = float(counts.sum())
-    return DriftView(
-        bins=tuple(baseline.describe(each) for each in range(baseline.bins)),
-        expected=tuple(against.shares.tolist()),
-        current=tuple((counts / total).tolist()) if total else (),
-        **{name: numbers[name] for name in INDICES},
-        log_evidence=max(0.0, float(bank.evidence[number])),
-        log_evidence_bound=float(bank.log_bound(np.array([number]))[0]),
-        delta=against.delta,
-        relative_index=numbers[RELATIVE_INDEX],
-        phi=baseline.phi,
-        window_events=float(size[0]) * baseline.phi,
-        baseline_events=baseline.events,
-        baseline_hours=baseline.hours_seen,
-        baseline_digest=baseline.digest,
-        is_calibrated=streams.is_large_enough(number, baseline),
-        is_unsteady=baseline.unsteady,
-        is_alarmed=is_alarmed,
-    )
-
-
 def _superseded(streams: Streams, number: int) -> BesideView | None:
     superseded, shadow = streams.superseded.get(number), streams.shadows.maybe_of(number)
     if superseded is None:
@@ -107,8 +74,8 @@ def _superseded(streams: Streams, number: int) -> BesideView | None:
     )
 
 
-def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalView:
-    """Copy one signal."""
+def signal_view(streams: Streams, number: int, drift: DriftView | None) -> SignalView:
+    """Copy one signal; `drift` is how it stands, None while it has no baseline."""
     item, grid = streams.items[number], streams.grid(number)
     if number in streams.inherited:
         state = BaselineState.INHERITED
@@ -138,7 +105,7 @@ def signal_view(streams: Streams, number: int, *, is_alarmed: bool) -> SignalVie
             hours=candidate.hours_seen,
         ),
         superseded=_superseded(streams, number),
-        drift=_drift(streams, number, is_alarmed=is_alarmed),
+        drift=drift,
     )
 
 

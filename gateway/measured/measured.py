@@ -219,6 +219,11 @@ def _counts(found: Snapshot) -> ops.Counts:
             **{f"rollout_{reason}": n for reason, n in operations.rollouts.refused},
             **operations.unusable,
         },
+        raised={(kind, model): count for kind, model, count in found.anomalies_raised},
+        clock_skew=found.counters.clamped,
+        invalid_durations=found.counters.invalid,
+        drift_late=found.counters.drift_late,
+        late=found.counters.late + found.counters.too_late,
     )
 
 

@@ -1,13 +1,20 @@
 """What a page shows of the measurements is never older than what it shows of the accounts."""
 
+import asyncio
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from gateway.api.sources import Sources
+import pytest
+
+from gateway.api.sources import MeasureSnapshot, Sources
 from gateway.forward.records import Cause, Want
 from gateway.forward.sender import ForwardStatus
+from gateway.measure import Snapshot
 from gateway.receive.admission import Counters
-from gateway.sources import Live, make_sources
+from gateway.sources import SNAPSHOT_AGE_S, Live, make_sources
 from tests.unit.test_core import ROWS, Bench, make_config, opened
 
 
@@ -34,10 +41,34 @@ async def _never() -> None:
     raise AssertionError("nothing is stored here")
 
 
+class Slow:
+    """Counts the snapshots of a core, each of which takes ten times the age it may have."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        self.threads: list[int] = []
+        measure = bench.rooms.stages.measure
+        make = measure.snapshot
+
+        def snapshot() -> Snapshot:
+            self.now_s += 10 * SNAPSHOT_AGE_S
+            self.threads.append(threading.get_ident())
+            return make()
+
+        monkeypatch.setattr(measure, "snapshot", snapshot)
+        clock = SimpleNamespace(monotonic=lambda: self.now_s, time_ns=time.time_ns)
+        monkeypatch.setattr("gateway.sources.time", clock)
+
+
 def shown(sources: Sources) -> tuple[int, int]:
     """Read what a page shows, in its order: items that were decided, inferences."""
     decided = sum(each.received for each in sources.status().accounting)
-    return decided, sum(each.succeeded + each.failed for each in sources.measure().series)
+
+    async def ask() -> MeasureSnapshot:
+        return await sources.measure()
+
+    found = asyncio.run(ask())
+    return decided, sum(each.succeeded + each.failed for each in found.series)
 
 
 def test_measurements_follow_each_batch_at_once(tmp_path: Path) -> None:
@@ -50,6 +81,28 @@ def test_measurements_follow_each_batch_at_once(tmp_path: Path) -> None:
             bench.rooms.core.stop()
             bench.rooms.core.run()
             assert shown(sources) == (number * ROWS, number * ROWS)
+
+
+def test_all_who_ask_at_once_share_one_snapshot_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(make_config(tmp_path / "data")) as bench:
+        sources, slow = sources_of(bench), Slow(bench, monkeypatch)
+
+        async def ask() -> None:
+            sources.samples()
+            await asyncio.gather(*(sources.measure() for _ in range(5)))
+            await sources.measure()
+
+        async def twice() -> list[int]:
+            await ask()
+            first = len(slow.threads)
+            slow.now_s += 2 * SNAPSHOT_AGE_S
+            await ask()
+            return [first, len(slow.threads)]
+
+        assert asyncio.run(twice()) == [1, 2]
+        assert threading.get_ident() not in slow.threads
 
 
 def test_the_oldest_frame_is_shown_from_its_commit_until_it_has_left(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ bin, `unusual`, whose share is at least that of the rule of three. Source: drift
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -121,10 +121,23 @@ class Baseline:
         """Say for a person what a coarse bin holds."""
         if coarse_bin == UNUSUAL:
             return "unusual for the baseline"
-        fine = np.flatnonzero(self.group == coarse_bin)
+        fine = np.flatnonzero(self.group == coarse_bin).tolist()
+        return self._describe(fine, self.grid.edges)
+
+    def words(self) -> tuple[str, ...]:
+        """Say for a person what each coarse bin holds, which takes one pass over the bins."""
+        fine: list[list[int]] = [[] for _ in range(self.bins)]
+        for each, coarse_bin in enumerate(self.group.tolist()):
+            fine[coarse_bin].append(each)
+        is_classes = self.grid.kind is GridKind.CLASSES
+        edges = np.zeros(0) if is_classes else self.grid.edges()
+        held = (self._describe(each, lambda: edges) for each in fine[1:])
+        return (self.describe(UNUSUAL), *held)
+
+    def _describe(self, fine: list[int], edges_of: Callable[[], Float64]) -> str:
         if self.grid.kind is GridKind.CLASSES or fine[-1] >= self.grid.bins:
-            return ", ".join(self.grid.describe(int(each)) for each in fine[:4])
-        edges = self.grid.edges()
+            return ", ".join(self.grid.describe(each) for each in fine[:4])
+        edges = edges_of()
         return f"{edges[fine[0]]:.4g} to {edges[fine[-1] + 1]:.4g}"
 
 

@@ -150,17 +150,20 @@ def psi_interval(
 
 
 def relative_drift(
-    debiased: Array | float, bins: int, k: Array | float, block_psi_95: float = 0.0
+    debiased: Array | float,
+    bins: Array | int,
+    k: Array | float,
+    block_psi_95: Array | float = 0.0,
 ) -> Float64:
     """Return debiased PSI in units of what noise alone reaches; 1 is the noise ceiling.
 
     It compares places with different traffic, which raw PSI does not. `block_psi_95` is the 95 %
     quantile of debiased PSI among blocks of the reference itself. One bin has no index: it is 0.
     """
-    freedom = max(bins - 1, 1)
+    freedom = np.maximum(np.asarray(bins) - 1, 1)
     noise = np.asarray(k) * (special.chdtri(freedom, 1 - RELATIVE_QUANTILE) - freedom)
-    index: Float64 = np.maximum(debiased, 0.0) / np.maximum(noise, block_psi_95)
-    return index if bins > 1 else np.zeros_like(index)
+    index = np.maximum(debiased, 0.0) / np.maximum(noise, block_psi_95)
+    return np.where(np.asarray(bins) > 1, index, 0.0)
 
 
 def kl(q: Float64, p: Float64) -> Float64:

@@ -8,7 +8,9 @@ Two troubles. A version is miscalibrated when the evidence of labels passed its 
 still stands. It is overconfident when, surely, confidence gathers at the top while fewer classes
 are predicted than in the frozen baselines, which hides a drift from everybody who watches accuracy
 by confidence; or when the mean confidence of recent labelled answers is above their accuracy by
-more than OVERCLAIM_MAX. A version that had no label for STALE_NS is not judged by labels.
+more than OVERCLAIM_MAX. A version that had no label for STALE_NS is not judged by labels. The first
+of the two is not judged where a contract has a season: minutes of a night are not those of a week,
+and a baseline has its hours in coarse bins alone. Drift is judged there by the hour.
 """
 
 import dataclasses
@@ -177,6 +179,8 @@ class Estimates:
             other = self.streams.number_of(item.model, item.version, wanted)
             classes = None if other is None else self.streams.baselines.get(other)
             if sure is None or other is None or classes is None:
+                continue
+            if sure.hours is not None or classes.hours is not None:
                 continue
             numbers = self._maybe_collapse(number, sure, other, classes)
             if numbers is not None:

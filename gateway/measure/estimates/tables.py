@@ -200,13 +200,16 @@ def maybe_given(tables: Tables, groups: Groups, group: int, labels_min: int) -> 
     return table if is_needed else None
 
 
-def maybe_reference(tables: Tables, groups: Groups, group: int, labels_min: int) -> int | None:
-    """Find whose labels a version is judged by: its own, else those of one before it.
+def references(tables: Tables, groups: Groups, labels_min: int) -> list[int | None]:
+    """Find whose labels each version is judged by: its own, else those of one before it.
 
-    None when no version of the model up to this one has `labels_min` labels.
+    None where no version of the model up to that one has `labels_min` labels.
     """
-    model, _ = groups.names[group]
-    for other in range(min(group, len(tables) - 1), -1, -1):
-        if groups.names[other][0] == model and int(tables.total[other].sum()) >= labels_min:
-            return other
-    return None
+    labels = tables.total[: len(tables)].sum(axis=(1, 2)).tolist()
+    newest: dict[str, int] = {}
+    found = []
+    for group, (model, _) in enumerate(groups.names):
+        if group < len(labels) and labels[group] >= labels_min:
+            newest[model] = group
+        found.append(newest.get(model))
+    return found

@@ -19,7 +19,7 @@ from gateway.measure.estimates.curve import (
 from gateway.measure.estimates.estimates import LABELS_MIN, Estimates
 from gateway.measure.estimates.prior import NoPrior, class_prior
 from gateway.measure.estimates.shape import Shape, entropy_of, maybe_shape
-from gateway.measure.estimates.tables import maybe_given, maybe_reference
+from gateway.measure.estimates.tables import maybe_given, references
 from gateway.measure.estimates.wager import LOG_BOUND, Wager
 from gateway.measure.labels.accuracy import CLASSES_MAX
 from gateway.measure.state import Int64
@@ -88,8 +88,9 @@ def estimate_views(estimates: Estimates) -> tuple[EstimateView, ...]:
     for (group, predicted, label), count in estimates.labels.accuracy.pairs.items():
         pairs.setdefault(group, []).append((predicted, label, count))
     contracts = estimates.labels.groups.contract.tolist()
+    judged_by = references(estimates.tables, estimates.labels.groups, LABELS_MIN)
     return tuple(
-        _view(estimates, group, contract, pairs)
+        _view(estimates, group, contract, pairs, judged_by[group])
         for group, contract in enumerate(contracts)
         if contract in estimates.labels.rules
     )
@@ -100,13 +101,14 @@ def _view(
     group: int,
     contract: int,
     pairs: Mapping[int, list[tuple[int, int, int]]],
+    labelled: int | None,
 ) -> EstimateView:
     tables, groups = estimates.tables, estimates.labels.groups
     model, version = groups.names[group]
     counts = estimates.confidence_window(contract, model, version)
     classes = estimates.class_window(contract, model, version)
     given = maybe_given(tables, groups, group, LABELS_MIN)
-    reference = None if given is not None else maybe_reference(tables, groups, group, LABELS_MIN)
+    reference = None if given is not None else labelled
     edges = tables.edges[contract]
     window = maybe_shape(counts, edges) if len(edges) else None
     cbpe_now = atc_now = None

@@ -9,7 +9,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from gateway.api.drifts import BaselineState, DriftState, SupersededState
-from gateway.api.operations import DeviceState
+from gateway.api.operations import NO_COUNTS, DeviceState
 from gateway.api.outbox import (
     DeadLetter,
     DeadLetterPage,
@@ -237,6 +237,7 @@ SERIES = Series(
 
 MEASURE = MeasureSnapshot(
     series=(SERIES,),
+    counts=replace(NO_COUNTS, raised={("drift", 'a"b\\c\n'): 1}, late=5),
     slos=(
         SloState(
             model="damage-net",
@@ -383,7 +384,6 @@ SAMPLES = (
         name="weir_ack_seconds", value=Histogram(edges=(0.005, 0.01), counts=(3, 2, 1), sum=0.04)
     ),
     Sample(name="weir_info", labels={"version": "0.1.0", "kernel": "k1"}, value=1),
-    Sample(name="weir_anomalies_total", labels={"kind": "drift", "model": 'a"b\\c\n'}, value=1),
 )
 
 
@@ -406,6 +406,9 @@ class World:
     queries: list[SearchQuery] = field(default_factory=list)
     search_gate: asyncio.Event | None = None  # a search waits for it
 
+    async def shown(self) -> MeasureSnapshot:
+        return self.measure
+
     async def maybe_trace(self, trace_id: str) -> TraceAnswer | None:
         return self.traces.get(trace_id)
 
@@ -425,7 +428,7 @@ class World:
     def sources(self) -> Sources:
         return Sources(
             status=lambda: STATUS,
-            measure=lambda: self.measure,
+            measure=self.shown,
             samples=lambda: self.samples,
             readiness=lambda: self.checks,
             maybe_trace=self.maybe_trace,

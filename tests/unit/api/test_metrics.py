@@ -1,5 +1,6 @@
 """The exposition is what Prometheus reads, and holds nothing but the catalogue."""
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -37,7 +38,7 @@ def _values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian package prometheus")
 def test_promtool_accepts_the_text() -> None:
-    body, _ = render(read(World().sources()), "text/plain")
+    body, _ = render(asyncio.run(read(World().sources())), "text/plain")
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=body, capture_output=True, timeout=30, check=False
     )
@@ -53,8 +54,8 @@ async def test_the_content_type_follows_accept(client: Client) -> None:
         assert (await answer.text()).endswith("# EOF\n")
 
 
-def test_every_metric_of_the_catalogue_is_exposed() -> None:
-    body, _ = render(read(World().sources()), OPENMETRICS)
+async def test_every_metric_of_the_catalogue_is_exposed() -> None:
+    body, _ = render(await read(World().sources()), OPENMETRICS)
     families = {family.name: family for family in parse_openmetrics(body.decode())}
     for vital in VITALS.values():
         name = vital.name.removesuffix("_total").removesuffix("_info")
@@ -62,8 +63,8 @@ def test_every_metric_of_the_catalogue_is_exposed() -> None:
         assert families[name].documentation == vital.help
 
 
-def test_values_come_from_the_snapshots() -> None:
-    values = _values(render(read(World().sources()), "")[0].decode())
+async def test_values_come_from_the_snapshots() -> None:
+    values = _values(render(await read(World().sources()), "")[0].decode())
     model = (("model", "damage-net"), ("version", "2.0"))
     assert values["weir_inference_total", (*model[:1], ("outcome", "failure"), model[1])] == 2
     assert values["weir_inference_duration_seconds_count", model] == 100
@@ -83,6 +84,7 @@ def test_values_come_from_the_snapshots() -> None:
     assert values["weir_ready", (("check", "journal"),)] == 1
     assert values["weir_info", (("kernel", "k1"), ("version", "0.1.0"))] == 1
     assert values["weir_anomalies_total", (("kind", "drift"), ("model", 'a"b\\c\n'))] == 1
+    assert values["weir_late_events_total", ()] == 5
 
 
 def test_a_model_without_violations_shows_none_of_them() -> None:
@@ -115,8 +117,8 @@ def test_series_with_known_labels_start_at_zero() -> None:
     assert values["weir_late_events_total", ()] == 0
 
 
-def test_exemplars_point_to_a_trace_in_openmetrics_only() -> None:
-    samples = read(World().sources())
+async def test_exemplars_point_to_a_trace_in_openmetrics_only() -> None:
+    samples = list(await read(World().sources()))
     families = parse_openmetrics(render(samples, OPENMETRICS)[0].decode())
     found = [
         (sample.labels["le"], sample.exemplar)

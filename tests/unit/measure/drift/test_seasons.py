@@ -7,6 +7,7 @@ import pytest
 
 from gateway.contract.schema import BaselineFile, DriftRule, Season, SignalType
 from gateway.measure.drift.baseline import baseline_id
+from gateway.measure.drift.compared import compare
 from gateway.measure.drift.files import Reference, References, write
 from gateway.measure.drift.hours import PARTS, WEEK_NS
 from gateway.measure.drift.promote import maybe_promote
@@ -14,8 +15,8 @@ from gateway.measure.drift.seasonal import HOUR_NS, HOURS
 from gateway.measure.drift.seasons import LATE_NS
 from gateway.measure.drift.state import save
 from gateway.measure.drift.streams import REFUSALS_MAX
+from gateway.measure.driftviews import BinWords, drift_views
 from gateway.measure.state import State
-from gateway.measure.views import signal_view
 from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, plan
 from tests.unit.measure.drift.stand import (
     SCORE_BIN,
@@ -41,7 +42,7 @@ def test_a_week_is_learned_by_the_hour(week: State) -> None:
     assert (baseline.hours.sum(axis=1) >= 4 * SIZE).all()
     assert not baseline.unsteady
     assert baseline.phi < 1.2
-    shown = signal_view(streams, 0, is_alarmed=False).drift
+    shown = drift_views(streams, compare(streams, [0]), BinWords().keep(streams), ())[0]
     assert shown is not None
     assert shown.baseline_hours == HOURS
     assert not streams.seasons.rhythms
@@ -88,8 +89,9 @@ def test_the_index_has_no_rhythm_in_it(week: State) -> None:
     by_week: list[float] = []
     for _ in range(24):
         stand.run(4)
-        view = signal_view(stand.streams, 0, is_alarmed=False).drift
-        assert view is not None
+        view = drift_views(
+            stand.streams, compare(stand.streams, [0]), BinWords().keep(stand.streams), ()
+        )[0]
         found.append(view.psi_debiased)
         q = np.array(view.current) + 1e-4
         by_week.append(float(((q - shares) * np.log(q / shares)).sum()))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.contract.plan import Plan
-from gateway.measure.estimates.tables import DAY_NS, Tables, maybe_reference, merge
+from gateway.measure.estimates.tables import DAY_NS, Tables, merge, references
 from gateway.measure.groups import Groups
 from gateway.measure.labels.predictions import NO_SCORE
 from gateway.measure.labels.rules import Outcome
@@ -152,6 +152,6 @@ def test_the_reference_is_the_own_version_or_the_newest_before_it() -> None:
     for group, labels in enumerate((5, 9, 1, 0)):
         for _ in range(labels):
             tables.take(replace(outcome(0, 5, True, START_NS), group=group))
-    assert [maybe_reference(tables, groups, each, 5) for each in range(4)] == [0, 1, 0, 0]
-    assert [maybe_reference(tables, groups, each, 1) for each in range(4)] == [0, 1, 2, 2]
-    assert [maybe_reference(tables, groups, each, 6) for each in range(4)] == [None, 1, None, None]
+    assert references(tables, groups, 5) == [0, 1, 0, 0]
+    assert references(tables, groups, 1) == [0, 1, 2, 2]
+    assert references(tables, groups, 6) == [None, 1, None, None]
