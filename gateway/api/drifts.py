@@ -45,11 +45,12 @@ class EventRate:
 class DriftState:
     """One signal against its baseline.
 
-    Shape: expected and current are shares per bin, bins their labels; history holds recent PSI
-    values, oldest first. Indices and evidence are None while the baseline is learned. One that is
-    not `calibrated` is too small for the tolerance: it has indices and never alarms. `superseded`
-    is None when no baseline is in the shadow. The row of a model's event rate has no version and no
-    shares, but `event_rate`. `relative_drift_index` is 1 at what noise alone reaches.
+    Shape: expected and current are shares per bin, bins their labels; history holds debiased PSI of
+    recent blocks of ticks, oldest first; `indices` are the others, by name. Indices and evidence
+    are None while the baseline is learned. One that is not `calibrated` is too small for the
+    tolerance: it has indices and never alarms. `superseded` is None when no baseline is in the
+    shadow. The row of a model's event rate has no version and no shares, but `event_rate`.
+    `relative_drift_index` is 1 at what noise alone reaches.
     `attribution` stands with a confidence that is judged by class too: how much of the change lies
     in `class`, and how much in `confidence_given_class`. Units: nats, less what chance gives.
     """
@@ -72,6 +73,7 @@ class DriftState:
     expected: tuple[float, ...] = ()
     current: tuple[float, ...] = ()
     history: tuple[float, ...] = ()
+    indices: Mapping[str, float] = field(default_factory=dict)
     superseded: SupersededState | None = None
     event_rate: EventRate | None = None
     attribution: Mapping[str, float] = field(default_factory=dict)

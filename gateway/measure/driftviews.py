@@ -12,16 +12,26 @@ import numpy as np
 from gateway.measure.drift.compared import Compared
 from gateway.measure.drift.indices import (
     Z_95,
+    chi_squared,
+    hellinger,
+    jeffreys,
     js,
+    js_distance_base2,
+    kl,
+    kolmogorov_smirnov,
+    largest_difference,
     psi,
     psi_null,
     psi_sd,
     relative_drift,
+    total_variation,
+    wasserstein,
 )
 from gateway.measure.drift.streams import Streams
 from gateway.measure.explain import INDICES, RELATIVE_INDEX
 from gateway.measure.snapshot import DriftView
-from gateway.tables import Float64
+from gateway.measure.state import Int64
+from gateway.tables import Bool, Float64
 
 
 class BinWords:
@@ -59,6 +69,60 @@ def indices(compared: Compared, noise: Float64) -> dict[str, list[float]]:
     }
 
 
+def distances(compared: Compared, ordered: Bool) -> list[dict[str, float]]:
+    """Return the other indices of each row by name, those of an order where bins have one.
+
+    Kolmogorov-Smirnov lies between its two values. Wasserstein-1 is in ranks of the baseline, 0 to
+    1, so that it needs no unit. What is unusual comes first, what is missing or odd last.
+    Shape: ordered (rows,).
+    """
+    q, p = compared.q, compared.shares
+    columns = {
+        "kl_nats": kl(q, p),
+        "js_nats": js(q, p),
+        "js_distance_base2": js_distance_base2(q, p),
+        "hellinger": hellinger(q, p),
+        "total_variation": total_variation(q, p),
+        "largest_difference": largest_difference(q, p),
+        "chi_squared": chi_squared(q, p),
+    }
+    low, high = kolmogorov_smirnov(q, p)
+    ranks = np.cumsum(p, axis=1) - p / 2
+    in_order = {
+        "kolmogorov_smirnov_low": low,
+        "kolmogorov_smirnov_high": np.minimum(high, 1.0),
+        "wasserstein_ranks": wasserstein(q, p, np.diff(ranks, axis=1)),
+    }
+    return [
+        {
+            name: float(column[row])
+            for name, column in (columns | in_order if ordered[row] else columns).items()
+        }
+        if compared.total[row] > 0
+        else {}
+        for row in range(len(q))
+    ]
+
+
+def histories(streams: Streams, compared: Compared, rows: Int64) -> list[tuple[float, ...]]:
+    """Return debiased PSI of the recent blocks of ticks of each row, oldest first, 0 at least.
+
+    With a season there is none: blocks may be of other hours than the one that is shown.
+    """
+    counts = streams.bank.blocks(rows)
+    events = counts.sum(axis=2)
+    bins = compared.bins[:, None]
+    raw = psi(jeffreys(counts, bins), compared.shares[:, None, :])
+    k = 1 / compared.events[:, None] + 1 / np.maximum(events, 1)
+    found = np.maximum(raw - psi_null(bins, k), 0.0)
+    return [
+        ()
+        if number in streams.seasons.judged
+        else tuple(found[row][events[row] > 0][::-1].tolist())
+        for row, number in enumerate(rows.tolist())
+    ]
+
+
 def drift_views(
     streams: Streams,
     compared: Compared,
@@ -75,6 +139,8 @@ def drift_views(
     evidence = np.maximum(streams.bank.evidence[rows], 0.0).tolist()
     bound = streams.bank.log_bound(rows).tolist()
     size, total = compared.size.tolist(), compared.total.tolist()
+    beside = distances(compared, np.array([each.is_ordered for each in baselines], dtype=np.bool_))
+    history = histories(streams, compared, rows)
     return {
         number: DriftView(
             bins=tuple(words[baseline.digest]),
@@ -90,6 +156,8 @@ def drift_views(
             baseline_events=baseline.events,
             baseline_hours=baseline.hours_seen,
             baseline_digest=baseline.digest,
+            distances=beside[row],
+            history=history[row],
             is_calibrated=streams.is_large_enough(number, baseline),
             is_unsteady=baseline.unsteady,
             is_alarmed=number in alarmed,

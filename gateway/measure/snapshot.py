@@ -74,6 +74,8 @@ class DriftView:
     baseline_events: int
     baseline_hours: int  # of the week, in which it has events; 0 without a season
     baseline_digest: str
+    distances: Mapping[str, float]  # other indices, by name; empty before the first tick
+    history: tuple[float, ...]  # debiased PSI of recent blocks of ticks, oldest first
     is_calibrated: bool  # large enough for the tolerance
     is_unsteady: bool
     is_alarmed: bool

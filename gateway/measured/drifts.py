@@ -49,6 +49,8 @@ def drifts(found: Snapshot, contracts: Sequence[Contract]) -> Iterator[api.Drift
                 bins=drift.bins if drift else (),
                 expected=drift.expected if drift else (),
                 current=drift.current if drift else (),
+                history=drift.history if drift else (),
+                indices=drift.distances if drift else {},
                 superseded=_maybe_superseded(series, signal),
                 attribution=_attribution(series, signal),
             )
@@ -83,6 +85,7 @@ def _rate(view: RateView) -> api.DriftState:
         tolerance=view.tolerance,
         psi=None,
         log_evidence=None if now is None else now.log_evidence,
+        log_evidence_bound=None if now is None else now.log_bound,
         event_rate=api.EventRate(state=str(view.state))
         if now is None
         else api.EventRate(

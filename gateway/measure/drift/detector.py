@@ -328,6 +328,15 @@ class Bank:
         total: Int64 = placed[self._place_of[row]]
         return total
 
+    def blocks(self, rows: Int64) -> Int64:
+        """Return the counts of recent blocks of ticks, newest first, by coarse bin.
+
+        Shape: (rows, BLOCKS, COARSE_BINS_MAX).
+        """
+        places = self._place_of[rows].astype(np.intp)[:, None, :]
+        held: Int64 = np.take_along_axis(self.recent[rows], places, axis=2).astype(np.int64)
+        return held
+
     def window(self, rows: Int64) -> tuple[Float64, Float64]:
         """Return the EWMA window's counts and its effective number of independent events."""
         placed = self.ewma[rows, INDEX_WINDOW].astype(np.float64) * self.phi[rows, None]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import spatial, stats
 
 from gateway.batch import AnomalyKind
 from gateway.contract.schema import DriftRule, Season
@@ -16,7 +17,7 @@ from gateway.measure.drift.seasonal import EPOCH_HOUR, HOUR_NS, HOURS
 from gateway.measure.driftviews import BinWords, drift_views
 from gateway.measure.explain import drift_numbers
 from gateway.tables import Float64
-from tests.unit.measure.build import SECOND_NS, START_NS, contract, plan
+from tests.unit.measure.build import SECOND_NS, START_NS, Fleet, contract, plan
 
 DAY_HOURS = 24
 NIGHT_FROM = 12
@@ -138,3 +139,43 @@ def test_a_night_of_a_season_is_no_collapse(season: Season) -> None:
     told = site.measure.operations.estimates.troubles(NIGHT_NS)
     kinds = [each.kind for each in told]
     assert kinds == ([] if season is Season.HOUR_OF_WEEK else [AnomalyKind.OVERCONFIDENCE])
+
+
+def test_other_indices_and_the_history_are_those_of_single_streams(seed: int) -> None:
+    measure = Measure(plan(), MeasureSettings(baseline_events=2_000))
+    fleet = Fleet(measure.plan, size=400)
+    rng = np.random.default_rng(seed)
+    for second in range(100):
+        law = (8, 2) if second < 60 else (6, 3)
+        measure.observe(fleet.batch(START_NS + second * SECOND_NS, rng.beta(*law, 400)))
+    streams = measure.streams
+    compared = compare(streams, range(len(streams.items)))
+    views = drift_views(streams, compared, BinWords().keep(streams), ())
+    for number, view in views.items():
+        baseline = streams.baselines[number]
+        row = compared.row_of[number]
+        q, p = compared.q[row, : baseline.bins], compared.shares[row, : baseline.bins]
+        found = view.distances
+        assert found["kl_nats"] == pytest.approx(float(stats.entropy(q, p)), rel=1e-9, abs=1e-12)
+        distance = float(spatial.distance.jensenshannon(q, p, base=2))
+        assert found["js_distance_base2"] == pytest.approx(distance, rel=1e-9, abs=1e-9)
+        assert found["total_variation"] == pytest.approx(float(np.abs(q - p).sum() / 2), rel=1e-9)
+        assert ("wasserstein_ranks" in found) is baseline.is_ordered
+        if baseline.is_ordered:
+            ranks = np.cumsum(p) - p / 2
+            expected = stats.wasserstein_distance(ranks, ranks, q, p)
+            assert found["wasserstein_ranks"] == pytest.approx(expected, rel=1e-9)
+            low, high = found["kolmogorov_smirnov_low"], found["kolmogorov_smirnov_high"]
+            assert low == pytest.approx(float(np.abs(np.cumsum(q - p)).max()), rel=1e-9)
+            assert low <= high <= 1
+        assert len(view.history) >= 4
+    confidence = views[0]
+    assert confidence.history[-1] == max(confidence.history) > 0.1
+    assert confidence.history[0] < 0.05
+
+
+def test_before_the_first_tick_there_are_no_other_indices() -> None:
+    site = Rhythmic(Season.HOUR_OF_WEEK)
+    streams = site.streams
+    views = drift_views(streams, compare(streams, [0]), BinWords().keep(streams), ())
+    assert (views[0].distances, views[0].history) == ({}, ())
