@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
@@ -77,6 +77,7 @@ TEXT_BYTES_MAX: Final = 256
 NS_PER_S: Final = 1_000_000_000
 S_PER_HOUR: Final = 3_600.0
 NOT_STARTED: Final = 127  # as a shell reports a command that is not there
+LOOK_S: Final = 1.0
 SIGNALLED: Final = 128  # and one that a signal ended
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,127}")
@@ -311,7 +312,7 @@ def run(command: list[str]) -> int:
         process = subprocess.Popen(command)  # noqa: S603 - the command is what a person wrote
         for number in early:
             process.send_signal(number)
-        code = process.wait()
+        code = _ended(process)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return NOT_STARTED
@@ -319,6 +320,17 @@ def run(command: list[str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else SIGNALLED - code
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a command; return its code.
+
+    A wait without an end would lose a signal that comes just before it begins: its handler runs
+    when the wait is over, and the command waits for the signal.
+    """
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(LOOK_S)
 
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
