@@ -1,4 +1,4 @@
-"""Knobs of the process itself: allocator, garbage collector, gRPC's event loop.
+"""Knobs of the process itself: allocator, garbage collector, threads of BLAS, gRPC's event loop.
 
 Law: each is here for a measured reason and changes no result. What the environment sets wins.
 """
@@ -21,6 +21,12 @@ GC_THRESHOLDS: Final = (100_000, 20, 100)
 # gRPC's older listener hands a request over between fewer threads: a fifth less processor time for
 # each request with grpcio 1.85.
 GRPC_EXPERIMENTS: Final = "-event_engine_listener"
+
+# The products of matrices here are small. With a thread for each core a step of the drift detectors
+# takes twice as long, and the cores are the event loop's. numpy reads it when it is imported, so it
+# is set when this module is, which stands before all that import numpy.
+BLAS_THREADS: Final = "1"
+os.environ.setdefault("OPENBLAS_NUM_THREADS", BLAS_THREADS)
 
 
 def prepare() -> None:
